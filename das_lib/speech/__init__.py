@@ -1,0 +1,1 @@
+"""From texts to checked 16 kHz recordings."""

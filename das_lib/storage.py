@@ -1,0 +1,181 @@
+"""One folder API for local paths and ``s3://``; what appears under a name is whole."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from das_lib.errors import StorageError
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+class Folder:
+    """A folder on any storage that fsspec knows; pickles as its address alone.
+
+    Files are written under a temporary name and renamed (local), or put in one request (s3), so a
+    reader never sees half a file, whatever is killed.
+    """
+
+    def __init__(self, url: str | Path) -> None:
+        url = str(url)
+        self.is_local = "://" not in url or url.startswith("file://")
+        self.url = os.path.abspath(url.removeprefix("file://")) if self.is_local else url
+        self.url = self.url.rstrip("/")
+
+    def __truediv__(self, name: str) -> "Folder":
+        return Folder(f"{self.url}/{name}")
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __repr__(self) -> str:
+        return f"Folder({self.url!r})"
+
+    def __reduce__(self) -> tuple[type["Folder"], tuple[str]]:
+        return Folder, (self.url,)
+
+    @cached_property
+    def fs(self) -> fsspec.AbstractFileSystem:
+        """The filesystem that holds the folder."""
+        # Listings must be fresh: other processes write here.
+        return fsspec.url_to_fs(
+            self.url, **({} if self.is_local else {"use_listings_cache": False})
+        )[0]
+
+    def path(self, name: str) -> str:
+        """Address of a file in the folder, with the scheme that readers need."""
+        return f"{self.url}/{name}"
+
+    def exists(self, name: str) -> bool:
+        """Whether the file is there, whole."""
+        with _explained(self.url, "read"):
+            return self.fs.exists(self.path(name))
+
+    def names(self, suffix: str = "") -> list[str]:
+        """Sorted names of the whole files directly in the folder."""
+        with _explained(self.url, "read"):
+            try:
+                entries = self.fs.ls(self.url, detail=False)
+            except FileNotFoundError:
+                return []
+        names = (str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+        return sorted(n for n in names if n.endswith(suffix) and not n.endswith(TEMPORARY_SUFFIX))
+
+    def read(self, name: str) -> bytes:
+        """Content of a file.
+
+        Raises:
+            StorageError: it is missing or cannot be read.
+        """
+        path = self.path(name)
+        with _explained(path, "read"), self.fs.open(path, "rb") as file:
+            return bytes(file.read())  # type: ignore[arg-type]
+
+    def read_json(self, name: str) -> Any:
+        """Content of a JSON file."""
+        return json.loads(self.read(name))
+
+    def write(self, name: str, content: bytes) -> None:
+        """Put a whole file under its name, replacing an older one.
+
+        Raises:
+            StorageError: no room, no right, or the storage cannot be reached.
+        """
+        path = self.path(name)
+        with _explained(path, "write"):
+            if not self.is_local:
+                self.fs.pipe_file(path, content)
+                return
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            temporary = f"{path}.{os.getpid()}{TEMPORARY_SUFFIX}"
+            try:
+                with open(temporary, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Put a JSON file, indented for people."""
+        self.write(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def upload(self, source: Path) -> None:
+        """Copy the files of a local folder into this one; its marker is the caller's to write."""
+        for file in sorted(source.rglob("*")):
+            if file.is_file():
+                self.write(file.relative_to(source).as_posix(), file.read_bytes())
+
+    def to_local(self, cache: Path) -> Path:
+        """The folder as a local path: itself, or a copy of its files under ``cache``."""
+        if self.is_local:
+            return Path(self.url)
+        cache.mkdir(parents=True, exist_ok=True)
+        with _explained(self.url, "read"):
+            for name in self.names():
+                (cache / name).write_bytes(self.read(name))
+        return cache
+
+    def clean(self) -> None:
+        """Remove what killed writers left under temporary names."""
+        if self.is_local and os.path.isdir(self.url):
+            for leftover in Path(self.url).glob(f"*{TEMPORARY_SUFFIX}"):
+                leftover.unlink(missing_ok=True)
+
+    def require_writable(self) -> None:
+        """Write and remove a small file.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        name = f".probe-{os.getpid()}"
+        self.write(name, b"das")
+        with _explained(self.url, "write"):
+            self.fs.rm_file(self.path(name))
+
+
+def file_hash(url: str) -> str:
+    """Hash of a file's content, local or s3.
+
+    Raises:
+        StorageError: it is missing or cannot be read.
+    """
+    parent, _, name = url.rpartition("/")
+    return hashlib.sha256(Folder(parent or ".").read(name)).hexdigest()[:16]
+
+
+class _explained:  # noqa: N801 - reads as a verb: with _explained(path, "write")
+    """Turn a storage failure into a `StorageError` that says what to do."""
+
+    def __init__(self, path: str, verb: str) -> None:
+        self.path, self.verb = path, verb
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
+        if error is None or isinstance(error, StorageError) or not isinstance(error, Exception):
+            return
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            parent = os.path.dirname(self.path)
+            free = shutil.disk_usage(parent).free if os.path.isdir(parent) else 0
+            raise StorageError(
+                f"cannot write {self.path}: the disk is full ({free / 2**20:.0f} MiB free); free "
+                "room or set output to another disk, then run the same command: it resumes"
+            ) from error
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        remedy = (
+            "check the path and its rights"
+            if "://" not in self.path
+            else "check the bucket, the credentials (AWS_*) and AWS_ENDPOINT_URL"
+        )
+        raise StorageError(f"cannot {self.verb} {self.path}: {reason}; {remedy}") from error

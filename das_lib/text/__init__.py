@@ -1,0 +1,1 @@
+"""Text stage: seed instructions -> tailored instructions -> replies -> filtered texts."""

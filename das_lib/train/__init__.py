@@ -1,0 +1,1 @@
+"""Frozen-encoder features of training speech, and the fitting of decoder-only adapters on them."""

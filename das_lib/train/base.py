@@ -1,0 +1,41 @@
+"""The base model that is adapted, loaded the same way wherever training needs it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from das_lib.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import WhisperForConditionalGeneration
+
+ENCODER_FRAMES_PER_SECOND = 50
+FIRST_MULTILINGUAL_VOCABULARY = 51865  # openai/whisper: smaller vocabularies know English only
+
+
+def load_base(model_folder: Path) -> "WhisperForConditionalGeneration":
+    """Load a Whisper model in float32 from safetensors, without a look at the network.
+
+    Raises:
+        ModelError: the folder holds no Whisper model in the Hugging Face form.
+    """
+    from transformers import WhisperForConditionalGeneration
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    try:
+        return WhisperForConditionalGeneration.from_pretrained(
+            model_folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"asr.model: {model_folder} holds no Whisper model in the Hugging Face form "
+            f"(config.json, model.safetensors): {error}"
+        ) from error
+
+
+def is_multilingual(model: "WhisperForConditionalGeneration") -> bool:
+    """Whether the model's prompt carries a language and a task."""
+    said = getattr(model.generation_config, "is_multilingual", None)
+    return model.config.vocab_size >= FIRST_MULTILINGUAL_VOCABULARY if said is None else bool(said)

@@ -1,0 +1,173 @@
+"""Cached features as training batches: a seeded order, streamed, shared out over workers.
+
+The order is a function of (files, seed, epoch) alone. A global batch is a run of ``batch_size``
+rows in that order and its rows are dealt to the workers in turn, so the workers together see the
+batches that one worker would see.
+
+Shape legend: B rows, S encoder frames, D width, T tokens.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from das_lib.dataset import open_parquet
+from das_lib.errors import DasError, StorageError
+from das_lib.train.labels import IGNORED, decoder_pair
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ["id", "labels", "prompt_length", "encoded", "frames", "width"]
+BUFFER_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One worker's part of a global batch; it may have no rows.
+
+    ``encoded``: [B, S, D] float32; ``inputs``: [B, T] int64; ``targets``: [B, T] int64 with
+    ``IGNORED`` on the prompt and the padding.
+    """
+
+    encoded: torch.Tensor
+    inputs: torch.Tensor
+    targets: torch.Tensor
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of this worker."""
+        return self.inputs.shape[0]
+
+    def to(self, device: str | torch.device) -> "Batch":
+        """The batch on a device."""
+        return Batch(self.encoded.to(device), self.inputs.to(device), self.targets.to(device))
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    path: str
+    row_group: int
+    num_rows: int
+    num_bytes: int
+
+
+class FeatureData:
+    """The rows of FEATURES files; only a buffer of row groups is in memory at a time."""
+
+    def __init__(self, files: list[str], *, buffer_bytes: int = BUFFER_BYTES) -> None:
+        """Read the files' footers.
+
+        Args:
+            files: Parquet addresses, local or on any storage that fsspec knows.
+            buffer_bytes: Rows are shuffled within row groups of about this size together.
+
+        Raises:
+            StorageError: a file cannot be read.
+        """
+        self._groups: list[_Group] = []
+        for path in sorted(files):
+            metadata = _open(path).metadata
+            for index in range(metadata.num_row_groups):
+                group = metadata.row_group(index)
+                if group.num_rows:
+                    self._groups.append(_Group(path, index, group.num_rows, group.total_byte_size))
+        self.num_rows = sum(group.num_rows for group in self._groups)
+        self._buffer_bytes = buffer_bytes
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Global batches an epoch, the smaller last one included.
+
+        Raises:
+            DasError: there are fewer rows than one batch.
+        """
+        if self.num_rows < batch_size:
+            raise DasError(
+                f"train.batch_size={batch_size} is more than the {self.num_rows} utterances to "
+                "train on; lower train.batch_size or raise the domain's utterances"
+            )
+        return -(-self.num_rows // batch_size)
+
+    def rows(self, seed: int, epoch: int) -> Iterator[dict[str, Any]]:
+        """Every row once, in the order of this seed and epoch."""
+        rng = np.random.default_rng([seed, epoch])
+        shuffled = [self._groups[i] for i in rng.permutation(len(self._groups))]
+        for window in self._windows(shuffled):
+            table = pa.concat_tables(_read(group) for group in window)
+            for row in rng.permutation(table.num_rows):
+                yield table.slice(int(row), 1).to_pylist()[0]
+
+    def batches(
+        self, seed: int, epoch: int, batch_size: int, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
+        """This worker's part of each global batch of an epoch."""
+        mine: list[dict[str, Any]] = []
+        for count, row in enumerate(self.rows(seed, epoch), start=1):
+            if (count - 1) % batch_size % world == rank:
+                mine.append(row)
+            if count % batch_size == 0 or count == self.num_rows:
+                yield collate(mine)
+                mine = []
+
+    def _windows(self, groups: list[_Group]) -> Iterator[list[_Group]]:
+        window: list[_Group] = []
+        for group in groups:
+            window.append(group)
+            if sum(g.num_bytes for g in window) >= self._buffer_bytes:
+                yield window
+                window = []
+        if window:
+            yield window
+
+
+def collate(rows: list[dict[str, Any]]) -> Batch:
+    """Rows as tensors, padded at the end of the tokens; the decoder never looks at later ones.
+
+    Raises:
+        StorageError: a row's encoder output has not the length that its columns say.
+    """
+    if not rows:
+        empty = torch.empty(0, 0, dtype=torch.int64)
+        return Batch(torch.empty(0, 0, 0), empty, empty)
+    pairs = [decoder_pair(np.asarray(r["labels"]), r["prompt_length"]) for r in rows]
+    longest = max(len(inputs) for inputs, _ in pairs)
+    inputs_BT = np.zeros((len(rows), longest), np.int64)
+    targets_BT = np.full((len(rows), longest), IGNORED, np.int64)
+    for i, (inputs, targets) in enumerate(pairs):
+        inputs_BT[i, : len(inputs)] = inputs
+        targets_BT[i, : len(targets)] = targets
+    encoded_BSD = torch.from_numpy(np.stack([_encoded(row) for row in rows])).float()
+    return Batch(encoded_BSD, torch.from_numpy(inputs_BT), torch.from_numpy(targets_BT))
+
+
+def _encoded(row: dict[str, Any]) -> np.ndarray:
+    frames, width, data = row["frames"], row["width"], row["encoded"]
+    if len(data) != 2 * frames * width:
+        raise StorageError(
+            f"features row {row['id']}: encoded has {len(data)} bytes, frames={frames} x "
+            f"width={width} float16 need {2 * frames * width}; move the features folder away and "
+            "run again"
+        )
+    return np.frombuffer(data, np.float16).reshape(frames, width)
+
+
+def _open(path: str) -> pq.ParquetFile:
+    try:
+        return open_parquet(path)
+    except (OSError, pa.ArrowException) as error:
+        raise StorageError(f"cannot read features {path}: {error}; {_REMEDY}") from error
+
+
+def _read(group: _Group) -> pa.Table:
+    try:
+        return _open(group.path).read_row_group(group.row_group, columns=COLUMNS)
+    except (OSError, pa.ArrowException) as error:
+        raise StorageError(f"cannot read features {group.path}: {error}; {_REMEDY}") from error
+
+
+_REMEDY = "check the storage, or move the file's features folder away and run again"

@@ -1,0 +1,145 @@
+"""The features stage: what the frozen encoder hears in each utterance, computed once.
+
+Decoder-only adapters leave the encoder as it is, so every epoch, domain and method reads the same
+encoder output. It is kept for the whole window: cutting it to the audio's length breaks decoding.
+"""
+
+import io
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import soundfile
+import torch
+
+from das_lib.errors import Reject
+from das_lib.rows import Outcome
+from das_lib.train.base import ENCODER_FRAMES_PER_SECOND, is_multilingual, load_base
+from das_lib.train.labels import LabelEncoder, Labels
+from schemas.speech import FEATURES
+
+logger = logging.getLogger(__name__)
+
+SAMPLE_RATE_HZ = 16000
+
+
+@dataclass(frozen=True, slots=True)
+class _Clip:
+    row: int
+    samples: np.ndarray  # [samples] float32
+
+
+class EncodeFeatures:
+    """A `Process` from SPEECH rows to FEATURES rows; the amount is seconds of audio."""
+
+    def __init__(
+        self,
+        model_folder: Path,
+        language: str | None,
+        *,
+        threads: int | None = None,
+        device: str = "cpu",
+        batch_utterances: int = 4,
+    ) -> None:
+        """Load the encoder, and the decoder too where the base has to detect the language.
+
+        Raises:
+            ModelError: the folder holds no Whisper model with its tokenizer.
+            DasError: the model does not know ``language``.
+        """
+        from transformers import WhisperFeatureExtractor
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        model = load_base(model_folder).eval().to(device)  # pyright: ignore[reportArgumentType]
+        config = model.config
+        multilingual = is_multilingual(model)
+        self._labels = LabelEncoder(
+            model_folder, multilingual=multilingual, max_tokens=config.max_target_positions
+        )
+        self._language = (
+            self._labels.language_id(language) if multilingual and language is not None else None
+        )
+        self._detector = model if multilingual and language is None else None
+        self._encoder = model.model.encoder
+        self._window_s = config.max_source_positions // ENCODER_FRAMES_PER_SECOND  # 30
+        self._log_mel = WhisperFeatureExtractor(
+            feature_size=config.num_mel_bins, chunk_length=self._window_s
+        )
+        self._device, self._batch_utterances = device, batch_utterances
+
+    def __call__(self, table: pa.Table) -> Outcome:
+        """Encode a block of rows; each becomes a FEATURES row or a rejection."""
+        ids, texts, domains = (table[name].to_pylist() for name in ("id", "text", "domain"))
+        clips, rejects, seconds = [], [], 0.0
+        for row, audio in enumerate(table["audio"].to_pylist()):
+            clip = self._decode(row, ids[row], audio)
+            if isinstance(clip, Reject):
+                rejects.append(clip)
+                continue
+            # Texts are checked before the encoder spends a second on their audio.
+            labels = self._labels.encode(ids[row], texts[row], self._language)
+            if isinstance(labels, Reject):
+                rejects.append(labels)
+            else:
+                clips.append(clip)
+        rows = []
+        for start in range(0, len(clips), self._batch_utterances):
+            batch = clips[start : start + self._batch_utterances]
+            encoded_BSD, languages = self._encode([clip.samples for clip in batch])
+            for clip, encoded_SD, language in zip(batch, encoded_BSD, languages, strict=True):
+                labels = self._labels.encode(ids[clip.row], texts[clip.row], language)
+                if isinstance(labels, Reject):  # longer by a detected language and the task
+                    rejects.append(labels)
+                    continue
+                rows.append(_row(ids[clip.row], domains[clip.row], labels, encoded_SD))
+                seconds += len(clip.samples) / SAMPLE_RATE_HZ
+        return Outcome(pa.Table.from_pylist(rows, schema=FEATURES), rejects, seconds)
+
+    def _decode(self, row: int, row_id: str, audio: bytes) -> _Clip | Reject:
+        try:
+            samples, rate_hz = soundfile.read(io.BytesIO(audio), dtype="float32")
+        except (soundfile.SoundFileError, TypeError) as error:
+            return Reject(row_id, "not-audio", str(error))
+        if rate_hz != SAMPLE_RATE_HZ or samples.ndim != 1 or not len(samples):
+            return Reject(
+                row_id,
+                "not-audio",
+                f"expected mono at {SAMPLE_RATE_HZ} Hz, found {samples.shape} at {rate_hz} Hz",
+            )
+        if len(samples) > self._window_s * SAMPLE_RATE_HZ:
+            length_s = len(samples) / SAMPLE_RATE_HZ
+            return Reject(row_id, "too-long-audio", f"{length_s:.1f} s > {self._window_s} s")
+        return _Clip(row, samples)
+
+    @torch.inference_mode()
+    def _encode(self, clips: list[np.ndarray]) -> tuple[np.ndarray, list[int | None]]:
+        """Encoder output [B, S, D] float16 of the whole window, and each clip's language token."""
+        from transformers.modeling_outputs import BaseModelOutput
+
+        mel_BMF = self._log_mel(
+            clips, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt"
+        ).input_features.to(self._device)
+        encoded_BSD = self._encoder(mel_BMF).last_hidden_state
+        languages: list[int | None] = [self._language] * len(clips)
+        if self._detector is not None:
+            found = self._detector.detect_language(
+                encoder_outputs=BaseModelOutput(last_hidden_state=encoded_BSD)
+            )
+            languages = [int(token) for token in found]
+        return encoded_BSD.to(torch.float16).cpu().numpy(), languages
+
+
+def _row(row_id: str, domain: str, labels: Labels, encoded_SD: np.ndarray) -> dict[str, object]:
+    frames, width = encoded_SD.shape
+    return {
+        "id": row_id,
+        "domain": domain,
+        "labels": labels.tokens,
+        "prompt_length": labels.prompt_length,
+        "encoded": encoded_SD.tobytes(),
+        "frames": frames,
+        "width": width,
+    }

@@ -1,0 +1,98 @@
+"""One domain's adapter from start to end, wherever it runs: alone, or as one of several workers."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from das_lib.config.tree import Lora, Train
+from das_lib.models import resolve_model
+from das_lib.storage import Folder
+from das_lib.train.base import load_base
+from das_lib.train.data import FeatureData
+from das_lib.train.loop import Fitter
+from das_lib.train.lora import make_peft_model, save_adapter, save_initial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitJob:
+    """All that one domain's run needs; every path is reachable from every worker."""
+
+    domain: str
+    run_name: str
+    """Carries the configuration's hash: a run of the same name is resumed."""
+    storage_path: str
+    """Folder of the runs' checkpoints, local or s3://."""
+    feature_files: tuple[str, ...]
+    """The domain's FEATURES files."""
+    model: str
+    """The base model, a name or a folder; resolved on the machine of each worker."""
+    base_name: str
+    """The base as the user names it; what the adapter says it belongs to."""
+    lora: Lora
+    train: Train
+    seed: int
+    adapter_dir: str
+    """Where the PEFT folder appears, local or s3://."""
+
+
+def fit(
+    job: FitJob,
+    *,
+    on_epoch: Callable[[Fitter], None],
+    on_step: Callable[[int, int, float], None] | None = None,
+    checkpoint: Path | None = None,
+    device: str | torch.device = "cpu",
+    rank: int = 0,
+    world: int = 1,
+) -> dict[str, Any]:
+    """Train the epochs that are left, then write the adapter (rank 0).
+
+    Args:
+        job: The run.
+        on_epoch: Called by every worker after each epoch, to store the state.
+        on_step: See `Fitter`.
+        checkpoint: Folder that `Fitter.save` wrote, to go on from.
+        device: See `Fitter`.
+        rank: See `Fitter`.
+        world: See `Fitter`.
+
+    Returns:
+        ``history``: one entry of `Fitter.run_epoch` an epoch; ``steps``: optimiser steps done.
+
+    Raises:
+        DasError: the configuration or the data does not allow the training.
+        StorageError: features cannot be read or the adapter cannot be written.
+    """
+    torch.set_num_threads(max(1, int(job.train.pool.num_cpus)))
+    data = FeatureData(list(job.feature_files))
+    model = make_peft_model(load_base(resolve_model(job.model)), job.lora, job.seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        initial = Path(scratch) / "initial"
+        save_initial(model, initial)
+        fitter = Fitter(
+            model,
+            data,
+            job.train,
+            seed=job.seed,
+            domain=job.domain,
+            device=device,
+            rank=rank,
+            world=world,
+            on_step=on_step,
+        )
+        if checkpoint is not None:
+            fitter.load(checkpoint)
+        for epoch in range(fitter.epoch, job.train.epochs):
+            fitter.run_epoch(epoch)
+            on_epoch(fitter)
+        if rank == 0:
+            target = Folder(job.adapter_dir)
+            folder = Path(target.url) if target.is_local else Path(scratch) / "adapter"
+            save_adapter(model, initial, folder, job.base_name)
+            if not target.is_local:
+                target.upload(folder)
+    return {"history": fitter.history, "steps": fitter.step}

@@ -1,0 +1,127 @@
+"""The command line: `das run`, one command a stage, and `das config`."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+
+from das_lib.config import Config, json_schema, load_config, to_yaml
+from das_lib.errors import DasError
+
+STAGES = {
+    "generate": "write instructions and texts with the LLM, or read one's own texts",
+    "synthesize": "speak the texts",
+    "train": "encode the training speech and fit one adapter per domain",
+    "transcribe": "transcribe the test sets with the base, each adapter, and all in one pass",
+    "evaluate": "measure and print word error rates",
+}
+
+EPILOG = """\
+examples:
+  das run -c configs/demo.yaml                     every stage; finished work is skipped
+  das run -c configs/demo.yaml --json OUT.json     and the results as JSON
+  das run -c configs/demo.yaml --set adml.tau=0.1  only what depends on tau is made anew
+  das synthesize -c configs/demo.yaml              one stage
+  das config show -c configs/demo.yaml             all settings with their defaults
+  das config schema                                JSON Schema for editors
+
+A killed run goes on where it stopped: give the same command again.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; exit status 0, or 2 for an error that the user can mend."""
+    arguments = parser().parse_args(argv)
+    try:
+        return arguments.handler(arguments)
+    except Exception as error:
+        message = next((str(e) for e in _causes(error) if isinstance(e, DasError)), None)
+        if message is None:
+            raise
+        print(f"das: error: {message}", file=sys.stderr)
+        return 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    top = argparse.ArgumentParser(
+        prog="das",
+        description="Adapt Whisper to domains with synthetic data only, and transcribe with all "
+        "domain adapters in one pass.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "-c", "--config", required=True, metavar="FILE", help="YAML file of the run"
+    )
+    common.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a setting, e.g. --set adml.tau=0.1; may be repeated",
+    )
+    for name, text in {"run": "run every stage that has anything left to do", **STAGES}.items():
+        command = commands.add_parser(name, parents=[common], help=text, description=text)
+        command.set_defaults(handler=_run, stages=list(STAGES) if name == "run" else [name])
+        if "evaluate" in command.get_default("stages"):
+            command.add_argument("--json", metavar="FILE", help="write results and stages as JSON")
+    config = commands.add_parser("config", help="show or describe the configuration")
+    actions = config.add_subparsers(dest="action", required=True, metavar="ACTION")
+    show = actions.add_parser("show", parents=[common], help="print the resolved settings")
+    show.set_defaults(handler=_show)
+    schema = actions.add_parser("schema", help="print the JSON Schema")
+    schema.set_defaults(handler=_schema)
+    return top
+
+
+def _config(arguments: argparse.Namespace) -> Config:
+    return load_config(arguments.config, tuple(arguments.overrides))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config = _config(arguments)
+    # Ray and torch take seconds to import: a wrong configuration is answered before.
+    from ray_jobs.evaluate import show, write_json
+    from ray_jobs.pipeline import run_stages
+    from ray_jobs.run import Run
+    from ray_jobs.runtime import ray_session
+
+    run = Run(config)
+    run.output.require_writable()
+    with ray_session(config):
+        run_stages(run, arguments.stages)
+    if "evaluate" in arguments.stages:
+        show(run)
+    if getattr(arguments, "json", None):
+        write_json(run, arguments.json)
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    print(to_yaml(_config(arguments)), end="")
+    return 0
+
+
+def _schema(_arguments: argparse.Namespace) -> int:
+    print(json_schema(), end="")
+    return 0
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and what caused it, through Ray's wrappers."""
+    seen: set[int] = set()
+    todo: list[BaseException | None] = [error]
+    while todo:
+        current = todo.pop(0)
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        todo += [getattr(current, "cause", None), current.__cause__, current.__context__]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""Evaluation: WER of every system on every test set, as a table, JSON and Markdown.
+
+python -m ray_jobs.evaluate --config configs/demo.yaml
+"""
+
+import json
+import sys
+import time
+from collections import Counter
+
+from das_lib.evaluation.report import (
+    markdown_report,
+    measure,
+    report_json,
+    text_table,
+    total_by_stage,
+    wer_table,
+)
+from das_lib.evaluation.wer import Wer
+from das_lib.rows import Outcome
+from ray_jobs.run import Run
+
+
+def evaluate(run: Run) -> None:
+    """Measure what was transcribed and write the report."""
+    started = time.monotonic()
+    step = run.plan.report
+    dataset = run.dataset(step)
+    if not dataset.finished:
+        dataset.begin(step.config)
+        results: dict[tuple[str, str], Wer] = {}
+        choices: dict[str, Counter[str]] = {}
+        for (system, test_set), source in run.plan.transcripts.items():
+            transcripts = run.source(source).read()
+            wer = measure(transcripts)
+            if wer is None:
+                print(f"report       {test_set}: no reference text, not measured", file=sys.stderr)
+                continue
+            results[system, test_set] = wer
+            if system == "das":
+                chosen = transcripts["branches"].combine_chunks().flatten().to_pylist()
+                choices[test_set] = Counter(chosen)
+        table = wer_table(results)
+        dataset.commit("00000", Outcome(table))
+        stages = total_by_stage(run.summaries())
+        report = markdown_report(run.config.name, results, stages, choices)
+        dataset.folder.write("report.md", report.encode())
+        dataset.folder.write_json("report.json", report_json(results, stages))
+        run.finish(dataset, table.num_rows, started)
+    else:
+        run.tell(dataset.summary(), "up to date")
+
+
+def show(run: Run) -> None:
+    """Print the table and the report's path on standard output."""
+    dataset = run.dataset(run.plan.report)
+    print(text_table(load_results(run)))
+    print(f"report: {dataset.folder.path('report.md')}", flush=True)
+
+
+def load_results(run: Run) -> dict[tuple[str, str], Wer]:
+    """The finished report's measurements by (system, test set)."""
+    counts = ("substitutions", "deletions", "insertions", "words", "utterances")
+    rows = run.dataset(run.plan.report).read().to_pylist()
+    return {(r["system"], r["test_set"]): Wer(**{c: r[c] for c in counts}) for r in rows}
+
+
+def write_json(run: Run, path: str) -> None:
+    """Write the report's JSON, with the stages of this run, to a file of the user's choice."""
+    value = report_json(load_results(run), total_by_stage(run.summaries()))
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2)
+
+
+if __name__ == "__main__":
+    from ray_jobs.cli import main
+
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

@@ -1,0 +1,136 @@
+"""Blocks of one dataset through a pool of workers into blocks of others, committed once.
+
+Ray Data carries descriptions of blocks, not rows: each worker reads its block, works on it and
+commits the result under the block's own name. That keeps every CPU for the workers (a reading
+operator beside a full pool hangs without an error, ray#44687), makes the block the unit of retry
+and of commit, and leaves a resumed run exactly the blocks without a file.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+import ray
+
+from das_lib.config.tree import Pool
+from das_lib.dataset import Block, Dataset, read_block
+from das_lib.progress import Progress
+from das_lib.rows import Outcome, Process
+
+logger = logging.getLogger(__name__)
+
+STATS = pa.schema([("rows", pa.int64()), ("rejected", pa.int64()), ("amount", pa.float64())])
+
+
+class Work(Protocol):
+    """A stage's work on one block: an outcome for each output that the block still lacks."""
+
+    def __call__(self, rows: pa.Table, outputs: list[str]) -> Mapping[str, Outcome]:
+        """Work on ``rows``."""
+        ...
+
+
+class OneOutput:
+    """A `Process` as `Work`: the block's single output gets its outcome."""
+
+    def __init__(self, make: Callable[[], Process]) -> None:
+        self.process = make()
+
+    def __call__(self, rows: pa.Table, outputs: list[str]) -> Mapping[str, Outcome]:
+        """Work on ``rows``."""
+        (output,) = outputs
+        return {output: self.process(rows)}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A block and the outputs that still lack it."""
+
+    block: Block
+    outputs: tuple[str, ...]
+
+
+class BlockWorker:
+    """The actor of a pool."""
+
+    def __init__(
+        self, make: Callable[[], Work], outputs: Mapping[str, Dataset], num_threads: int
+    ) -> None:
+        import torch
+
+        torch.set_num_threads(num_threads)
+        self.work, self.outputs = make(), outputs
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Read, work on and commit the block that the batch's one row describes."""
+        (item,) = batch.to_pylist()
+        rows = read_block(item["path"], item["row_group"])
+        outcomes = self.work(rows, item["outputs"])
+        for output in item["outputs"]:
+            self.outputs[output].commit(item["name"], outcomes[output])
+        return pa.table(
+            {
+                "rows": [rows.num_rows],
+                "rejected": [sum(len(o.rejects) for o in outcomes.values())],
+                "amount": [sum(o.amount for o in outcomes.values())],
+            },
+            schema=STATS,
+        )
+
+
+def run_items(
+    stage: str,
+    items: Iterable[Item],
+    make: Callable[[], Work],
+    outputs: Mapping[str, Dataset],
+    pool: Pool,
+    *,
+    unit: str = "utterances",
+) -> float:
+    """Work through ``items`` with ``pool.actors`` workers; seconds it took.
+
+    Raises:
+        Exception: whatever a worker raised; blocks committed so far stay committed.
+    """
+    todo = list(items)
+    total = sum(item.block.num_rows for item in todo)
+    with Progress(stage, total, unit) as progress:
+        if not todo:
+            return 0.0
+        rows: list[dict[str, Any]] = [
+            {
+                "name": item.block.name,
+                "path": item.block.path,
+                "row_group": item.block.row_group,
+                "outputs": list(item.outputs),
+            }
+            for item in todo
+        ]
+        stats = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            BlockWorker,
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=min(pool.actors, len(rows))),
+            num_cpus=pool.num_cpus,
+            num_gpus=pool.num_gpus or None,
+            fn_constructor_args=(make, dict(outputs), max(1, int(pool.num_cpus))),
+        )
+        rejected, amount = 0, 0.0
+        for row in stats.iter_rows():
+            rejected += row["rejected"]
+            amount += row["amount"]
+            note = f"{amount / progress.seconds:.1f} s of audio/s" if amount else ""
+            note += f"  {rejected} rejected" if rejected else ""
+            progress.advance(row["rows"], note)
+        return progress.seconds
+
+
+def pending_items(sources: Mapping[str, Dataset], outputs: Mapping[str, Dataset]) -> list[Item]:
+    """Blocks of each source that the output of the same key lacks."""
+    items = []
+    for key, output in outputs.items():
+        done = output.committed()
+        items += [Item(b, (key,)) for b in sources[key].blocks() if b.name not in done]
+    return items

@@ -1,0 +1,156 @@
+"""Starting or joining Ray, and refusing plans that would hang on it."""
+
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+
+import ray
+import ray.data
+import ray.exceptions
+
+from das_lib.config import Config
+from das_lib.errors import DasError
+from das_lib.storage import Folder
+
+FEEDERS = 2  # a second block is read while the first is decoded: batches stay full
+FEEDER_CPUS = 0.25
+NO_PROGRESS_TIMEOUT_S = 900  # a stuck dataset is an error, not a night lost
+
+
+def in_submitted_job() -> bool:
+    """Whether this process is the entrypoint of `ray job submit`."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def output_folder(config: Config) -> Folder:
+    """Where the results go.
+
+    A relative path is taken from the current folder; in a submitted job, whose working directory
+    Ray deletes, from ``$DAS_HOME`` (default ``~/das``).
+    """
+    output = config.output
+    if "://" not in output and not os.path.isabs(output) and in_submitted_job():
+        output = str(Path(os.environ.get("DAS_HOME", "~/das")).expanduser() / output)
+    return Folder(output)
+
+
+@contextmanager
+def ray_session(config: Config) -> Iterator[None]:
+    """Join the cluster that ``RAY_ADDRESS`` or a submitted job names, else start a local Ray.
+
+    Raises:
+        DasError: the cluster cannot be reached, or is too small for the configuration.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    # The core's lines on every actor pool would drown the progress line; Ray's own log files
+    # and every Python exception stay.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Workers use this process's interpreter; `uv run` would otherwise install anew on each.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    mine = not ray.is_initialized()
+    # Standard output is for results; Ray prints hints about its worker processes there.
+    with redirect_stdout(_RayLog()):
+        if mine:
+            _init(config)
+        try:
+            _quiet()
+            require_resources(config, ray.cluster_resources())
+            yield
+        finally:
+            if mine:
+                ray.shutdown()
+
+
+def require_resources(config: Config, available: Mapping[str, float]) -> None:
+    """Refuse a plan that some stage could never start: Ray would wait for ever.
+
+    Raises:
+        DasError: names the stage, what it needs, what there is, and the setting to change.
+    """
+    # An autoscaling cluster may have its workers still to come; only what is fixed is judged.
+    if os.environ.get("DAS_AUTOSCALING"):
+        return
+    cpus, gpus = available.get("CPU", 0.0), available.get("GPU", 0.0)
+    for stage, setting, need_cpus, need_gpus in demands(config):
+        for what, need, have in (("CPUs", need_cpus, cpus), ("GPUs", need_gpus, gpus)):
+            if need > have:
+                raise DasError(
+                    f"{stage} needs {need:g} {what} at once ({setting}), but Ray has {have:g}; "
+                    f"lower {setting}, or give Ray more (ray.num_cpus on a laptop; "
+                    "DAS_AUTOSCALING=1 if the cluster grows on demand)"
+                )
+
+
+def demands(config: Config) -> list[tuple[str, str, float, float]]:
+    """(stage, setting, CPUs, GPUs) that must be free at once for each stage to start."""
+    pools = [
+        ("speech", "tts.pool", config.tts.pool, 0.0),
+        ("features", "features", config.features, 0.0),
+        ("transcripts", "serve.pool", config.serve.pool, FEEDERS * FEEDER_CPUS),
+    ]
+    found = [
+        (stage, setting, pool.actors * pool.num_cpus + extra, pool.actors * pool.num_gpus)
+        for stage, setting, pool, extra in pools
+    ]
+    fit = config.train
+    found.append(
+        (
+            "adapters",
+            "train.workers_per_domain x train.pool",
+            fit.workers_per_domain * fit.pool.num_cpus,
+            fit.workers_per_domain * fit.pool.num_gpus,
+        )
+    )
+    llm = config.llm
+    if any(domain.seeds for domain in config.domains):
+        found.append(("texts", "llm", llm.engines * llm.num_cpus, llm.engines * llm.num_gpus))
+    return found
+
+
+def parallel_domains(config: Config, available: Mapping[str, float]) -> int:
+    """Domains that can be trained side by side: ``train.pool.actors``, as far as Ray has room."""
+    fit = config.train
+    room = [float(fit.pool.actors)]
+    for resource, each in (("CPU", fit.pool.num_cpus), ("GPU", fit.pool.num_gpus)):
+        if each > 0 and not os.environ.get("DAS_AUTOSCALING"):
+            room.append(available.get(resource, 0.0) // (each * fit.workers_per_domain))
+    return max(1, int(min(room)))
+
+
+class _RayLog(io.TextIOBase):
+    """Lines that Ray prints, as records of the logger ``ray_jobs.ray``."""
+
+    def write(self, text: str) -> int:
+        """Log what is not blank."""
+        if text.strip():
+            logging.getLogger("ray_jobs.ray").info("%s", text.strip())
+        return len(text)
+
+
+def _init(config: Config) -> None:
+    joins = "RAY_ADDRESS" in os.environ or in_submitted_job()
+    options: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if not joins:
+        # "local": otherwise a cluster that someone started on this machine would be joined.
+        options |= {"address": "local", "num_cpus": config.ray.num_cpus}
+        options |= {"include_dashboard": False}
+    try:
+        ray.init(**options)  # type: ignore[arg-type]
+    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+        raise DasError(
+            f"the Ray cluster {os.environ.get('RAY_ADDRESS', 'auto')} cannot be joined: {error}; "
+            "check RAY_ADDRESS and RAY_AUTH_TOKEN, or unset RAY_ADDRESS to start a local Ray"
+        ) from error
+
+
+def _quiet() -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_no_progress_timeout_s = NO_PROGRESS_TIMEOUT_S
+    for name in ("ray", "ray.data", "ray.serve", "ray.train", "torch.utils.cpp_extension"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # read when vLLM is imported

@@ -1,0 +1,37 @@
+"""Speech: a TTS engine speaks each domain's texts.
+
+python -m ray_jobs.synthesize --config configs/demo.yaml
+"""
+
+import sys
+import time
+from functools import partial
+
+from das_lib.speech.tts import SpeakTexts
+from ray_jobs.flow import OneOutput, pending_items, run_items
+from ray_jobs.run import Run
+
+
+def synthesize(run: Run) -> None:
+    """Make the speech dataset of every domain that lacks one."""
+    started = time.monotonic()
+    todo = run.pending(run.plan.speech)
+    if not todo:
+        return
+    texts = {domain: run.source(run.plan.texts[domain]) for domain in todo}
+    run_items(
+        "speech",
+        pending_items(texts, todo),
+        partial(OneOutput, partial(SpeakTexts, run.config.tts)),
+        todo,
+        run.config.tts.pool,
+    )
+    for domain, dataset in todo.items():
+        run.finish(dataset, texts[domain].summary().rows_out, started)
+        dataset.require_rows()
+
+
+if __name__ == "__main__":
+    from ray_jobs.cli import main
+
+    sys.exit(main(["synthesize", *sys.argv[1:]]))

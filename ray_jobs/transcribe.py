@@ -1,0 +1,165 @@
+"""Transcripts: Ray Data feeds the recordings to the Serve replicas and commits what they answer.
+
+python -m ray_jobs.transcribe --config configs/demo.yaml
+"""
+
+import sys
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+from ray import serve
+
+from das_lib.adml import Result
+from das_lib.config.tree import Pool
+from das_lib.corpus import held_out_corpus, read_manifest
+from das_lib.dataset import Dataset
+from das_lib.errors import Reject
+from das_lib.rows import Outcome
+from das_lib.speech.audio import SAMPLE_RATE, Audio, AudioError, read_audio
+from das_lib.storage import Folder
+from ray_jobs.flow import Item, run_items
+from ray_jobs.run import Run
+from ray_jobs.runtime import FEEDER_CPUS, FEEDERS
+from ray_jobs.serve_asr import APP, replicas
+from schemas.transcripts import TRANSCRIPTS
+
+
+def transcribe(run: Run) -> None:
+    """Make the corpora, then the transcripts of every system and test set that lack them."""
+    started = time.monotonic()
+    collect(run)
+    steps = run.plan.transcripts
+    todo = run.pending({step.name: step for step in steps.values()})
+    if not todo:
+        return
+    keys = {step.name: key for key, step in steps.items()}  # name -> (system, test set)
+    corpora = {name: run.source(step) for name, step in run.plan.corpora.items()}
+    adapters = {
+        domain: run.source(step).folder / "adapter" for domain, step in run.plan.adapters.items()
+    }
+    with replicas(run.config, adapters):
+        run_items(
+            "transcripts",
+            missing_blocks(corpora, todo, {name: test_set for name, (_, test_set) in keys.items()}),
+            partial(
+                Feed,
+                {name: system for name, (system, _) in keys.items()},
+                ("base", *run.plan.adapters),
+            ),
+            todo,
+            Pool(actors=FEEDERS, num_cpus=FEEDER_CPUS),
+        )
+    for name, dataset in todo.items():
+        run.finish(dataset, corpora[keys[name][1]].summary().rows_out, started)
+
+
+def collect(run: Run) -> None:
+    """List the recordings of every test set that is not yet listed."""
+    started = time.monotonic()
+    todo = run.pending(run.plan.corpora)
+    manifests = {t.name: t.manifest for t in run.config.evaluation.test_sets}
+    for name, dataset in todo.items():
+        if name in manifests:
+            outcome, rows_in = read_manifest(manifests[name], name)
+        else:
+            speech = run.source(run.plan.speech[name.removeprefix("synthetic_")]).read()
+            outcome = Outcome(held_out_corpus(speech, name))
+            rows_in = outcome.rows.num_rows
+        dataset.commit("00000", outcome, run.config.rows_per_block)
+        run.finish(dataset, rows_in, started)
+        dataset.require_rows()
+
+
+def missing_blocks(
+    corpora: Mapping[str, Dataset], todo: Mapping[str, Dataset], test_sets: Mapping[str, str]
+) -> list[Item]:
+    """Each corpus block once, with all outputs that lack it: they share one encoder pass."""
+    committed = {name: dataset.committed() for name, dataset in todo.items()}
+    items = []
+    for test_set, corpus in corpora.items():
+        outputs = [name for name in todo if test_sets[name] == test_set]
+        for block in corpus.blocks():
+            lacking = tuple(name for name in outputs if block.name not in committed[name])
+            if lacking:
+                items.append(Item(block, lacking))
+    return items
+
+
+class Feed:
+    """Work: decodes a block's recordings, has the replicas transcribe them, makes the rows."""
+
+    def __init__(self, systems: Mapping[str, str], branches: tuple[str, ...]) -> None:
+        self.systems, self.branches = systems, branches
+        self.replicas = serve.get_app_handle(APP)
+
+    def __call__(self, rows: pa.Table, outputs: list[str]) -> Mapping[str, Outcome]:
+        """Rows of CORPUS to rows of TRANSCRIPTS for each output."""
+        recordings = rows.to_pylist()
+        loaded = [_load(row) for row in recordings]
+        wanted = tuple(self.systems[output] for output in outputs)
+        pending = [
+            None if isinstance(audio, Reject) else self.replicas.transcribe.remote((audio, wanted))
+            for audio in loaded
+        ]
+        good: dict[str, list[dict[str, Any]]] = {output: [] for output in outputs}
+        rejects: list[Reject] = []
+        seconds = 0.0
+        for row, audio, answer in zip(recordings, loaded, pending, strict=True):
+            if isinstance(audio, Reject):
+                rejects.append(audio)
+                continue
+            results = answer.result()  # type: ignore[union-attr]
+            if isinstance(results, Reject):
+                rejects.append(Reject(row["id"], results.reason, results.detail))
+                continue
+            seconds += len(audio) / SAMPLE_RATE
+            for output in outputs:
+                system = self.systems[output]
+                good[output].append(self._row(row, system, results[system], len(audio)))
+        return {
+            output: Outcome(
+                pa.Table.from_pylist(good[output], schema=TRANSCRIPTS),
+                rejects,
+                seconds / len(outputs),
+            )
+            for output in outputs
+        }
+
+    def _row(
+        self, row: dict[str, Any], system: str, result: Result, samples: int
+    ) -> dict[str, Any]:
+        return {
+            "id": row["id"],
+            "test_set": row["test_set"],
+            "system": system,
+            "text": result.text,
+            "reference": row["text"],
+            "num_samples": samples,
+            "language": result.language,
+            "tokens": result.tokens,
+            "branches": [self.branches[branch] for branch in result.branch],
+            "rules": [rule.name.lower() for rule in result.rule],
+            "avg_logprob": min(result.avg_logprob, 0.0),
+        }
+
+
+def _load(row: dict[str, Any]) -> Audio | Reject:
+    try:
+        source = row["audio"] or row["path"]
+        if isinstance(source, str) and "://" in source:
+            parent, name = source.rsplit("/", 1)
+            source = Folder(parent).read(name)
+        return read_audio(source)
+    except AudioError as error:
+        return Reject(row["id"], error.reason, error.detail)
+    except ValueError as error:  # a StorageError: the recording is out of reach
+        return Reject(row["id"], "missing-audio", str(error))
+
+
+if __name__ == "__main__":
+    from ray_jobs.cli import main
+
+    sys.exit(main(["transcribe", *sys.argv[1:]]))

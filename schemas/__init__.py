@@ -1,0 +1,1 @@
+"""One versioned Arrow schema per dataset, and the check that a table keeps it."""

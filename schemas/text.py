@@ -1,0 +1,42 @@
+"""Datasets of the text stage."""
+
+import pyarrow as pa
+
+from schemas.fields import field, schema
+
+INSTRUCTIONS = schema(
+    "instructions",
+    1,
+    [
+        field("id", pa.string(), "Hash of the domain, the seed and the number of the variant."),
+        field("domain", pa.string(), "Domain that the instruction is for."),
+        field("use_case", pa.string(), "Use case of the seed instruction."),
+        field("skills", pa.list_(pa.string()), "Skills of the seed instruction."),
+        field("persona", pa.string(), "Who speaks."),
+        field("keywords", pa.list_(pa.string()), "Metadata that the LLM made from the seed."),
+        field("instruction", pa.string(), "Tailored instruction, sent to the LLM as it is."),
+    ],
+)
+
+REPLIES = schema(
+    "replies",
+    1,
+    [
+        field("id", pa.string(), "Id of the instruction: one reply each."),
+        field("domain", pa.string(), "Domain of the instruction."),
+        field("instruction_id", pa.string(), "Row of the instructions dataset."),
+        field("reply", pa.string(), "The LLM's reply, unchanged."),
+    ],
+)
+
+TEXTS = schema(
+    "texts",
+    1,
+    [
+        field("id", pa.string(), "Hash of the domain and the text."),
+        field("domain", pa.string(), "Domain that the text is for."),
+        field("text", pa.string(), "What is to be spoken, in written form."),
+        field("split", pa.string(), "Use of the text.", values=("train", "test")),
+        field("source", pa.string(), "Reply's id, or file and line of one's own text."),
+    ],
+)

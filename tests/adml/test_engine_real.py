@@ -1,0 +1,54 @@
+"""The engine on the real whisper-base and real speech, against stock transformers and PEFT."""
+
+import pytest
+import torch
+from adml_helpers import ALL_SITES, ATTENTION_QV, Loop, prompt, random_adapter, read_set
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+from das_lib.adml import Adml, Fixed, Transcriber
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+@pytest.mark.parametrize("language", ["en", None])
+def test_the_base_transcribes_librispeech_as_stock_generate_does(whisper_base, speech, language):
+    audio = read_set(speech / "librispeech_clean", 20 if language else 3)
+    engine = Transcriber.from_pretrained(whisper_base, {}, language=language)
+    rows = engine.transcribe(audio, {"base": Fixed(0)}, batch_size=4)
+    model = WhisperForConditionalGeneration.from_pretrained(whisper_base).eval()
+    tokenizer = WhisperProcessor.from_pretrained(whisper_base).tokenizer
+    options = {"language": language, "task": "transcribe", "do_sample": False, "num_beams": 1}
+    for clip, row in zip(audio, rows, strict=True):
+        with torch.inference_mode():
+            ids = model.generate(
+                input_features=engine.features([clip]), max_new_tokens=224, **options
+            )
+        assert row["base"].text == tokenizer.decode(ids[0], skip_special_tokens=True).strip()
+        assert row["base"].language == "en"
+
+
+def test_adml_on_real_speech_agrees_with_separate_full_passes(tmp_path, whisper_base, speech):
+    specs = [
+        {"seed": 1, "r": 32, "lora_alpha": 64, "use_rslora": True, "target_modules": ATTENTION_QV},
+        {"seed": 2, "r": 8, "lora_alpha": 16, "target_modules": ALL_SITES},
+        {"seed": 3, "r": 4, "lora_alpha": 7.5, "target_modules": r".*decoder.*\.k_proj"},
+    ]
+    folders = [
+        random_adapter(tmp_path / f"a{i}", whisper_base, size=0.006, **spec)
+        for i, spec in enumerate(specs)
+    ]
+    audio = sorted(read_set(speech / "voices_dev", 12), key=len)[:3]
+    audio += sorted(read_set(speech / "librispeech_clean", 30), key=len)[:1]
+    named = {f"a{i}": folder for i, folder in enumerate(folders)}
+    engine = Transcriber.from_pretrained(whisper_base, named, language="en", max_new_tokens=40)
+    loop = Loop(whisper_base, folders)
+    rows = engine.transcribe(audio, {"das": Adml(), **{f"a{i}": Fixed(i) for i in (0, 1, 2, 3)}})
+    chosen = set()
+    for clip, row in zip(audio, rows, strict=True):
+        [mel] = engine.features([clip])
+        steps = loop(mel, prompt(loop.models[0]), tau=0.025, limit=40)
+        assert row["das"].tokens == [s.token for s in steps]
+        assert row["das"].branch == [s.branch for s in steps]
+        chosen |= set(row["das"].branch)
+    assert len(chosen) > 2
+    assert any(row["a0"].tokens != row[f"a{i}"].tokens for row in rows for i in (1, 2, 3))

@@ -1,0 +1,95 @@
+"""`ray job submit` to a cluster with token authentication."""
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from job_project import ROOT
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A head with its own ports, session folder and token; yields address and environment."""
+    port, dashboard, agent = free_port(), free_port(), free_port()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    # Jobs run with the head's PATH: its `python` must be the one with the packages.
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    ray = Path(sys.executable).parent / "ray"
+    head = [ray, "start", "--head", "--block", "--num-cpus=2", f"--port={port}"]
+    head += [f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
+    process = subprocess.Popen(
+        head,
+        env=environment,
+        stdout=(tmp_path / "head.log").open("w"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    for wanted in (dashboard, agent):
+        wait_for(wanted)
+    yield f"http://127.0.0.1:{dashboard}", environment
+    os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(20)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_for(port):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with socket.socket() as s:
+            if s.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.5)
+    raise TimeoutError(f"nothing listens on port {port}")
+
+
+@pytest.mark.timeout(600)
+def test_the_pipeline_runs_as_a_submitted_job_and_a_wrong_token_is_refused(cluster, project):
+    address, environment = cluster
+    ray = Path(sys.executable).parent / "ray"
+    submit = [ray, "job", "submit", "--address", address, "--working-dir", str(ROOT), "--"]
+    job = ["python", "-m", "ray_jobs.pipeline", "--config", str(project.config)]
+
+    wrong = subprocess.run(
+        [*submit, *job],
+        env=environment | {"RAY_AUTH_TOKEN": secrets.token_hex(32)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert wrong.returncode != 0
+
+    for _ in range(12):  # the agent needs some seconds more to register with the head
+        done = subprocess.run(
+            [*submit, *job],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=500,
+            check=False,
+        )
+        if "No available agent" not in done.stderr:
+            break
+        time.sleep(5)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    assert "succeeded" in done.stdout
+    assert "lora:music" in done.stdout
+    assert (project.step("report", "wer") / "report.md").is_file()

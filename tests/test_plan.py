@@ -1,0 +1,115 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from das_lib.config import load_config, parse_config
+from das_lib.plan import build_plan
+
+ROOT = Path(__file__).parents[1]
+SEED = {"use_case": "questions", "skills": ["a"], "persona": "teenager", "instruction": "ask"}
+
+
+@pytest.fixture
+def tree(tmp_path):
+    texts = tmp_path / "own.txt"
+    texts.write_text("a text of mine\n")
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text(json.dumps({"audio": "a.wav", "text": "hello"}) + "\n")
+    return {
+        "name": "x",
+        "output": str(tmp_path / "out"),
+        "domains": [
+            {"name": "music", "utterances": 9, "held_out": 2, "seeds": [SEED]},
+            {"name": "own", "utterances": 9, "texts": str(texts)},
+        ],
+        "evaluation": {"test_sets": [{"name": "human", "manifest": str(manifest)}]},
+    }
+
+
+def folders(tree):
+    plan = build_plan(parse_config(tree))
+    steps = [
+        *plan.instructions.values(),
+        *plan.replies.values(),
+        *plan.texts.values(),
+        *plan.speech.values(),
+        *plan.features.values(),
+        *plan.adapters.values(),
+        *plan.corpora.values(),
+        *plan.transcripts.values(),
+        plan.report,
+    ]
+    return {f"{step.stage}/{step.name}": step.hash for step in steps}
+
+
+def changed(tree, **sections):
+    before, after = folders(tree), folders({**tree, **sections})
+    return {name for name in after if before.get(name) != after[name]}
+
+
+def test_the_same_configuration_has_the_same_folders(tree):
+    assert folders(tree) == folders(json.loads(json.dumps(tree)))
+
+
+def test_own_texts_need_no_llm(tree):
+    names = folders(tree)
+    assert "texts/own" in names
+    assert "replies/own" not in names
+
+
+def test_tau_changes_only_what_decodes_with_it(tree):
+    assert changed(tree, adml={"tau": 0.5}) == {
+        "transcripts/das-human",
+        "transcripts/das-synthetic_music",
+        "report/wer",
+    }
+
+
+def test_a_new_learning_rate_keeps_speech_features_and_the_base(tree):
+    names = changed(tree, train={"learning_rate": 1e-4})
+    assert {"adapters/music", "adapters/own", "transcripts/lora_music-human"} <= names
+    assert not any(n.startswith(("texts/", "speech/", "features/", "corpus/")) for n in names)
+    assert "transcripts/base-human" not in names
+
+
+def test_a_changed_domain_leaves_the_others_alone(tree):
+    music = {**tree["domains"][0], "seeds": [{**SEED, "persona": "pensioner"}]}
+    names = changed(tree, domains=[music, tree["domains"][1]])
+    assert "texts/music" in names
+    assert "transcripts/das-human" in names
+    # Only the music domain's held-out speech is new to the other adapter.
+    assert {n for n in names if "own" in n} == {"transcripts/lora_own-synthetic_music"}
+    assert "transcripts/base-human" not in names
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"tts": {"pool": {"actors": 7}}},
+        {"serve": {"pool": {"num_cpus": 4}, "batch_utterances": 3}},
+        {"train": {"workers_per_domain": 2, "pool": {"num_gpus": 1}}},
+        {"llm": {"num_gpus": 8, "batch_rows": 2, "engine_kwargs": {"tensor_parallel_size": 8}}},
+        {"name": "renamed"},
+        {"rows_per_block": 7},
+    ],
+)
+def test_how_fast_it_runs_does_not_change_what_it_makes(tree, sections):
+    assert changed(tree, **sections) == set()
+
+
+def test_an_edited_file_of_own_texts_or_manifest_is_seen(tree):
+    before = folders(tree)
+    Path(tree["domains"][1]["texts"]).write_text("another text\n")
+    Path(tree["evaluation"]["test_sets"][0]["manifest"]).write_text('{"audio": "b.wav"}\n')
+    after = folders(tree)
+    assert before["texts/own"] != after["texts/own"]
+    assert before["corpus/human"] != after["corpus/human"]
+    assert before["texts/music"] == after["texts/music"]
+
+
+def test_the_demo_plan_has_every_system_on_every_set(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    plan = build_plan(load_config("configs/demo.yaml"))
+    assert plan.systems == ["base", "lora:music", "lora:weather", "lora:sports", "das"]
+    assert len(plan.transcripts) == len(plan.systems) * len(plan.corpora)

@@ -1,0 +1,59 @@
+"""Resources and places, before any Ray is started."""
+
+from pathlib import Path
+
+import pytest
+
+from das_lib.config import load_config
+from das_lib.errors import DasError
+from ray_jobs.runtime import (
+    output_folder,
+    parallel_domains,
+    require_resources,
+)
+
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "configs" / "demo.yaml"
+
+
+def test_the_demo_fits_two_cores():
+    require_resources(load_config(DEMO), {"CPU": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tts.pool.actors=3", r"speech needs 3 CPUs at once \(tts\.pool\), but Ray has 2; lower"),
+        ("serve.pool.num_cpus=2", r"transcripts needs 4\.5 CPUs at once \(serve\.pool\)"),
+        ("train.workers_per_domain=3", r"adapters needs 3 CPUs .*but Ray has 2"),
+        ("features.num_gpus=1", r"features needs 2 GPUs at once .* but Ray has 0"),
+        ("llm.num_cpus=4", r"texts needs .* CPUs at once .*but Ray has 2"),
+    ],
+)
+def test_a_plan_that_would_hang_is_refused_with_the_numbers(override, message):
+    with pytest.raises(DasError, match=message):
+        require_resources(load_config(DEMO, (override,)), {"CPU": 2.0})
+
+
+def test_a_growing_cluster_is_not_judged_by_its_head(monkeypatch):
+    monkeypatch.setenv("DAS_AUTOSCALING", "1")
+    config = load_config(ROOT / "configs" / "paper.yaml")
+    require_resources(config, {"CPU": 0.0})
+    assert parallel_domains(config, {"CPU": 0.0}) == 3
+
+
+def test_domains_run_side_by_side_as_far_as_there_is_room():
+    config = load_config(DEMO, ("train.pool.actors=5",))
+    assert parallel_domains(config, {"CPU": 2.0}) == 2
+    assert parallel_domains(config, {"CPU": 16.0}) == 5
+
+
+def test_a_relative_output_of_a_submitted_job_survives_its_working_directory(tmp_path, monkeypatch):
+    config = load_config(DEMO)
+    monkeypatch.chdir(tmp_path)
+    assert output_folder(config).url == str(tmp_path / "runs" / "demo")
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    monkeypatch.setenv("DAS_HOME", str(tmp_path / "home"))
+    assert output_folder(config).url == str(tmp_path / "home" / "runs" / "demo")
+    absolute = load_config(DEMO, ("output=s3://bucket/x",))
+    assert output_folder(absolute).url == "s3://bucket/x"

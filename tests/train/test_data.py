@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from train_tiny import END
+
+from das_lib.errors import DasError, StorageError
+from das_lib.train.data import FeatureData
+from das_lib.train.labels import IGNORED
+
+
+def order(data: FeatureData, seed: int, epoch: int) -> list[str]:
+    return [row["id"] for row in data.rows(seed, epoch)]
+
+
+@pytest.mark.parametrize("buffer_bytes", [1, 20_000, 2**30])
+def test_an_epoch_has_every_row_once_in_an_order_of_its_own(make_features, buffer_bytes):
+    files = make_features(23, files=3)
+    data = FeatureData(files, buffer_bytes=buffer_bytes)
+    orders = [order(data, seed, epoch) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    assert all(sorted(o) == [f"row-{i:04d}" for i in range(23)] for o in orders)
+    assert len({tuple(o) for o in orders}) == 3
+    again = FeatureData(files[::-1], buffer_bytes=buffer_bytes)
+    assert order(again, 0, 0) == orders[0]
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_the_workers_shares_are_the_one_workers_batches(make_features, world):
+    data = FeatureData(make_features(21, files=2))
+    whole = list(data.batches(0, 0, batch_size=4))
+    shares = [list(data.batches(0, 0, 4, rank, world)) for rank in range(world)]
+    assert [b.num_rows for b in whole] == [4, 4, 4, 4, 4, 1]
+    assert data.steps_per_epoch(4) == 6
+    for step, batch in enumerate(whole):
+        parts = [share[step] for share in shares if share[step].num_rows]
+        encoded = torch.cat([part.encoded for part in parts])
+        assert sorted(encoded.sum((1, 2)).tolist()) == sorted(batch.encoded.sum((1, 2)).tolist())
+
+
+def test_a_batch_is_padded_at_the_end_and_hides_prompt_and_padding(make_features):
+    data = FeatureData(make_features(5))
+    rows = {tuple(row["labels"]): row for row in data.rows(0, 0)}
+    (batch,) = data.batches(0, 0, batch_size=5)
+    assert batch.encoded.dtype == torch.float32
+    assert tuple(batch.encoded.shape) == (5, 50, 32)
+    for inputs, targets in zip(batch.inputs.tolist(), batch.targets.tolist(), strict=True):
+        length = targets.index(END) + 1
+        tokens = (*inputs[:length], END)
+        assert tokens in rows
+        assert targets[:3] == [IGNORED] * 3
+        assert tuple(targets[3:length]) == tokens[4:]
+        assert set(targets[length:]) <= {IGNORED}
+
+
+def test_fewer_rows_than_a_batch_names_both_numbers(make_features):
+    with pytest.raises(DasError, match=r"train\.batch_size=16 is more than the 5 utterances"):
+        FeatureData(make_features(5)).steps_per_epoch(16)
+
+
+def test_a_file_that_is_no_parquet_is_named(make_features):
+    (path,) = make_features(5)
+    Path(path).write_bytes(Path(path).read_bytes()[:100])
+    with pytest.raises(StorageError, match=r"f-0\.parquet"):
+        FeatureData([path])
+
+
+def test_a_row_of_the_wrong_length_is_named(make_features):
+    (path,) = make_features(3)
+    table = pq.read_table(path)
+    at = table.schema.get_field_index("encoded")
+    pq.write_table(table.set_column(at, table.schema[at], [pa.array([b"\0" * 10] * 3)]), path)
+    with pytest.raises(StorageError, match=r"row-000\d: encoded has 10 bytes.*need 3200"):
+        list(FeatureData([path]).batches(0, 0, 3))

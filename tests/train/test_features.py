@@ -1,0 +1,111 @@
+import io
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+import torch
+from train_tiny import ENGLISH, FRAMES, GERMAN, WIDTH
+from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
+
+from das_lib.errors import ModelError
+from das_lib.testing import tiny_whisper
+from das_lib.train.features import EncodeFeatures
+from schemas.speech import FEATURES, SPEECH
+from schemas.validate import validate
+
+
+def flac(samples: np.ndarray, rate_hz: int = 16000) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate_hz, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def noise(num_samples: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(scale=0.1, size=num_samples).astype(np.float32)
+
+
+def speech(*rows: tuple[str, str, bytes]) -> pa.Table:
+    common = {"domain": "music", "split": "train", "sample_rate_hz": 16000, "num_samples": 1}
+    return pa.Table.from_pylist(
+        [
+            {"id": i, "text": text, "audio": audio, "engine": "e", "voice": "v", **common}
+            for i, text, audio in rows
+        ],
+        schema=SPEECH,
+    )
+
+
+def test_rows_hold_the_encoders_output_of_the_padded_window(base):
+    clips = [noise(n, n) for n in (4000, 16000, 9000)]
+    table = speech(*((f"r{i}", f"Text {i}", flac(clip)) for i, clip in enumerate(clips)))
+    outcome = EncodeFeatures(base, "en", batch_utterances=2)(table)
+    validate(outcome.rows, FEATURES)
+    assert outcome.rejects == []
+    assert outcome.amount == pytest.approx(29000 / 16000)
+    model = WhisperForConditionalGeneration.from_pretrained(base).eval()
+    extract = WhisperFeatureExtractor(feature_size=20, chunk_length=1)
+    for row, clip in zip(outcome.rows.to_pylist(), clips, strict=True):
+        samples = np.round(np.pad(clip, (0, 16000 - len(clip))) * 32768) / 32768
+        mel = extract(samples, sampling_rate=16000, return_tensors="pt").input_features
+        with torch.no_grad():
+            expected = model.model.encoder(mel).last_hidden_state[0].numpy()
+        stored = np.frombuffer(row["encoded"], np.float16).reshape(row["frames"], row["width"])
+        assert stored.shape == (FRAMES, WIDTH)
+        assert np.abs(stored - expected).max() < 5e-3
+        assert row["labels"][1] == ENGLISH
+        assert row["prompt_length"] == 4
+
+
+def test_bad_rows_are_rejected_with_a_reason_and_the_rest_goes_on(base):
+    good = flac(noise(8000))
+    table = speech(
+        ("broken", "Hi", b"no audio at all"),
+        ("cut", "Hi", b""),
+        ("long", "Hi", flac(noise(16001))),
+        ("rate", "Hi", flac(noise(8000), 8000)),
+        ("stereo", "Hi", flac(np.stack([noise(8000), noise(8000)], axis=1))),
+        ("mute", "  ", good),
+        ("words", "x" * 100, good),
+        ("fine", "Hi", good),
+    )
+    outcome = EncodeFeatures(base, "en")(table)
+    assert outcome.rows["id"].to_pylist() == ["fine"]
+    assert {r.id: r.reason for r in outcome.rejects} == {
+        "broken": "not-audio",
+        "cut": "not-audio",
+        "long": "too-long-audio",
+        "rate": "not-audio",
+        "stereo": "not-audio",
+        "mute": "empty-text",
+        "words": "too-long-text",
+    }
+
+
+def test_without_a_language_the_base_detects_it(base):
+    outcome = EncodeFeatures(base, None)(speech(("a", "Hi", flac(noise(8000)))))
+    model = WhisperForConditionalGeneration.from_pretrained(base).eval()
+    samples = np.round(noise(8000) * 32768) / 32768
+    mel = WhisperFeatureExtractor(feature_size=20, chunk_length=1)(
+        samples, sampling_rate=16000, return_tensors="pt"
+    ).input_features
+    detected = int(model.detect_language(mel)[0])
+    assert detected in (ENGLISH, GERMAN)
+    assert outcome.rows["labels"].to_pylist()[0][1] == detected
+
+
+def test_an_english_only_base_gets_the_short_prompt(tmp_path):
+    encode = EncodeFeatures(tiny_whisper(tmp_path, multilingual=False), "en")
+    row = encode(speech(("a", "Hi", flac(noise(8000))))).rows.to_pylist()[0]
+    assert row["prompt_length"] == 2
+
+
+def test_a_block_without_good_rows_gives_an_empty_table(base):
+    outcome = EncodeFeatures(base, "en")(speech(("broken", "Hi", b"x")))
+    assert outcome.rows.schema.equals(FEATURES)
+    assert (outcome.rows.num_rows, outcome.amount) == (0, 0.0)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"asr\.model"):
+        EncodeFeatures(tmp_path, "en")

@@ -1,0 +1,62 @@
+"""Ray Train around the fitting: parallel domains, a failure, and going on from a checkpoint."""
+
+from pathlib import Path
+
+import pytest
+import ray
+
+from das_lib.errors import DasError, StorageError
+from das_lib.train.job import FitJob, fit
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def local_ray():
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def test_a_failed_domain_is_named_and_the_others_finish(local_ray, make_features, make_job):
+    from ray_jobs.fit import fit_domains
+
+    good = make_job(make_features(10, name="good"), domain="music")
+    (broken,) = make_features(10, name="bad")
+    Path(broken).write_bytes(Path(broken).read_bytes()[:200])
+    few = make_job(make_features(3, name="few"), domain="weather", max_failures=2)
+    seen: list[tuple[str, int, int]] = []
+    results = fit_domains(
+        [make_job([broken], domain="sports"), good, few],
+        2,
+        lambda domain, step, total, metrics: seen.append((domain, step, total)),
+    )
+    assert isinstance(results["sports"], StorageError)
+    assert "bad-0.parquet" in str(results["sports"])
+    assert isinstance(results["weather"], DasError)
+    assert "train.batch_size=4 is more than the 3 utterances" in str(results["weather"])
+    assert isinstance(results["music"], dict)
+    assert [m["epoch"] for m in results["music"]["history"]] == [1, 2]
+    assert seen[-1] == ("music", 6, 6) or ("music", 6, 6) in seen
+    assert (Path(good.adapter_dir) / "adapter_model.safetensors").is_file()
+    assert not Path(few.adapter_dir).exists()
+
+
+def test_two_workers_equal_one_and_a_second_call_repeats_nothing(
+    local_ray, make_features, make_job
+):
+    from ray_jobs.fit import fit_domains
+
+    files = make_features(9)
+    alone: FitJob = make_job(files, domain="alone")
+    expected = fit(alone, on_epoch=lambda fitter: None)
+    job = make_job(files, domain="pair", workers_per_domain=2)
+    results = fit_domains([job], 1, lambda *_: None)["pair"]
+    assert isinstance(results, dict)
+    losses = [m["loss"] for m in results["history"]]
+    assert losses == pytest.approx([m["loss"] for m in expected["history"]], abs=1e-5)
+    again = fit_domains([job], 1, lambda *_: None)["pair"]
+    assert again == results  # the same seconds, too: no epoch ran again

@@ -14,7 +14,7 @@ import datetime
 import io
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -131,6 +131,8 @@ class Dataset:
         Raises:
             StorageError: rows are missing or twice; the dataset stays unfinished.
         """
+        if not self.schema.names:  # an adapter's folder: weights, no rows
+            return self.mark(rows_in, {}, seconds, versions)
         self.data.clean()
         self.rejects.clean()
         if not self.data.names(".parquet"):  # a dataset of no rows must open too
@@ -191,6 +193,23 @@ class Dataset:
 
     def _open(self, folder: Folder, name: str) -> pq.ParquetFile:
         return open_parquet(folder.path(name))
+
+
+def total_by_stage(summaries: Sequence[Summary]) -> list[Summary]:
+    """One summary a stage, in the order of the work, summed over its steps."""
+    totals: dict[str, Summary] = {}
+    for step in summaries:
+        before = totals.get(step.stage)
+        totals[step.stage] = Summary(
+            stage=step.stage,
+            name=step.stage,
+            rows_in=step.rows_in + (before.rows_in if before else 0),
+            rows_out=step.rows_out + (before.rows_out if before else 0),
+            rejected=step.rejected + (before.rejected if before else 0),
+            reasons=dict(Counter(step.reasons) + Counter(before.reasons if before else {})),
+            seconds=round(step.seconds + (before.seconds if before else 0), 3),
+        )
+    return list(totals.values())
 
 
 def open_parquet(path: str) -> pq.ParquetFile:

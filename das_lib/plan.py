@@ -43,7 +43,7 @@ class Step:
     name: str
     params: dict[str, Any]
     schema: pa.Schema | None = None
-    """None for an adapter: its folder holds weights."""
+    """None for an adapter: its folder holds weights, and its rows are those it learnt from."""
     deps: tuple["Step", ...] = field(default=())
 
     @cached_property

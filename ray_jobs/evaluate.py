@@ -8,12 +8,12 @@ import sys
 import time
 from collections import Counter
 
+from das_lib.dataset import total_by_stage
 from das_lib.evaluation.report import (
     markdown_report,
     measure,
     report_json,
     text_table,
-    total_by_stage,
     wer_table,
 )
 from das_lib.evaluation.wer import Wer
@@ -46,9 +46,9 @@ def evaluate(run: Run) -> None:
         report = markdown_report(run.config.name, results, stages, choices)
         dataset.folder.write("report.md", report.encode())
         dataset.folder.write_json("report.json", report_json(results, stages))
-        run.finish(dataset, table.num_rows, started)
+        run.finish({step.name: dataset}, {step.name: table.num_rows}, started)
     else:
-        run.tell(dataset.summary(), "up to date")
+        run.tell("up to date", [dataset.summary()])
 
 
 def show(run: Run) -> None:

@@ -44,12 +44,15 @@ def generate(run: Run) -> None:
     if written:
         write_instructions(run, written)
         write_replies(run, written)
+    if not domains:
+        return
+    started = time.monotonic()
+    rows_in = {}
     for domain in domains:
-        started = time.monotonic()
-        outcome, rows_in = _texts(run, domain)
-        dataset = todo[domain.name]
-        dataset.commit("00000", outcome, run.config.rows_per_block)
-        run.finish(dataset, rows_in, started)
+        outcome, rows_in[domain.name] = _texts(run, domain)
+        todo[domain.name].commit("00000", outcome, run.config.rows_per_block)
+    run.finish(todo, rows_in, started)
+    for dataset in todo.values():
         dataset.require_rows()
 
 
@@ -107,8 +110,8 @@ def ask(
                 todo[name].commit(row_id(*sorted(row["id"] for row in rows)), outcome)
                 rejected += len(outcome.rejects)
                 progress.advance(len(rows), f"{rejected} rejected" if rejected else "")
-    for name, dataset in todo.items():
-        run.finish(dataset, inputs[name].num_rows, started)
+    run.finish(todo, {name: inputs[name].num_rows for name in todo}, started)
+    for dataset in todo.values():
         dataset.require_rows()
 
 

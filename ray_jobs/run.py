@@ -4,13 +4,13 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 
 from das_lib.config import Config
-from das_lib.dataset import Dataset, Summary
+from das_lib.dataset import Dataset, Summary, total_by_stage
 from das_lib.errors import DasError
 from das_lib.plan import Plan, Step, build_plan
 from das_lib.progress import format_seconds
@@ -68,38 +68,49 @@ class Run:
 
     def pending(self, steps: Mapping[str, Step]) -> dict[str, Dataset]:
         """Datasets of the unfinished steps, begun; the finished ones are reported as up to date."""
-        todo = {}
+        todo, finished = {}, []
         for key, step in steps.items():
             dataset = self.dataset(step)
             if dataset.finished:
-                self.tell(dataset.summary(), "up to date")
+                finished.append(dataset.summary())
             else:
                 dataset.begin(step.config)
                 todo[key] = dataset
+        if finished:
+            self.tell("up to date", finished)
         return todo
 
-    def finish(self, dataset: Dataset, rows_in: int, started: float) -> Summary:
-        """Mark a dataset whole and print its summary line; ``started`` is `time.monotonic`."""
-        summary = dataset.finish(rows_in, time.monotonic() - started, versions())
-        self.tell(summary, "done")
-        return summary
+    def finish(
+        self, datasets: Mapping[str, Dataset], rows_in: Mapping[str, int], started: float
+    ) -> None:
+        """Mark a stage's datasets whole and print its summary line.
 
-    def finish_adapter(self, dataset: Dataset, utterances: int, started: float) -> None:
-        """Mark an adapter's folder whole; it holds no rows, it learnt from ``utterances``."""
-        self.tell(dataset.mark(utterances, {}, time.monotonic() - started, versions()), "done")
+        Args:
+            datasets: What the stage made since ``started``.
+            rows_in: The rows that went into each, by the same keys.
+            started: A time of `time.monotonic`. Datasets are made side by side, so each is given
+                its rows' share of the stage's time: over the datasets of a stage, seconds add up.
+        """
+        seconds = time.monotonic() - started
+        total = max(sum(rows_in.values()), 1)
+        summaries = [
+            dataset.finish(rows_in[key], seconds * rows_in[key] / total, versions())
+            for key, dataset in datasets.items()
+        ]
+        self.tell("done", summaries)
 
     @staticmethod
-    def tell(summary: Summary, state: str) -> None:
-        """One summary line on standard error."""
-        line = (
-            f"{summary.stage:<12} {summary.name}: {state}, {summary.rows_out} of {summary.rows_in}"
-        )
-        if summary.rejected:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in summary.reasons.items())
-            line += f", {summary.rejected} rejected ({reasons})"
-        if state == "done":
-            line += f", {format_seconds(summary.seconds)}"
-        print(line, file=sys.stderr, flush=True)
+    def tell(state: str, summaries: Sequence[Summary]) -> None:
+        """One line on standard error for all datasets of a stage."""
+        for stage in total_by_stage(summaries):
+            line = f"{stage.stage:<12} {state}: {stage.rows_out} of {stage.rows_in} rows"
+            line += f" in {len(summaries)} datasets" if len(summaries) > 1 else ""
+            if stage.rejected:
+                reasons = ", ".join(f"{count} {reason}" for reason, count in stage.reasons.items())
+                line += f", {stage.rejected} rejected ({reasons})"
+            if state == "done":
+                line += f", {format_seconds(stage.seconds)}"
+            print(line, file=sys.stderr, flush=True)
 
     def summaries(self) -> list[Summary]:
         """Summaries of all finished steps, in the order of the work."""

@@ -26,8 +26,8 @@ def synthesize(run: Run) -> None:
         todo,
         run.config.tts.pool,
     )
-    for domain, dataset in todo.items():
-        run.finish(dataset, texts[domain].summary().rows_out, started)
+    run.finish(todo, {domain: text.summary().rows_out for domain, text in texts.items()}, started)
+    for dataset in todo.values():
         dataset.require_rows()
 
 

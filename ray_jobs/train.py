@@ -57,9 +57,9 @@ def train(run: Run) -> None:
         for domain, result in fit_domains(jobs, parallel, on_progress).items():
             if isinstance(result, Exception):
                 failed[domain] = result
-    for domain, dataset in todo.items():
-        if domain not in failed:
-            run.finish_adapter(dataset, features[domain].summary().rows_out, started)
+    fitted = {domain: dataset for domain, dataset in todo.items() if domain not in failed}
+    learnt_from = {domain: features[domain].summary().rows_out for domain in fitted}
+    run.finish(fitted, learnt_from, started)
     if failed:
         reasons = "; ".join(f"{domain}: {error}" for domain, error in failed.items())
         raise DasError(
@@ -80,9 +80,9 @@ def encode(run: Run, domains: list[str]) -> dict[str, Dataset]:
         todo,
         run.config.features,
     )
-    for domain, dataset in todo.items():
-        splits = speech[domain].read(["split"])["split"].to_pylist()
-        run.finish(dataset, splits.count("train"), started)
+    splits = {domain: dataset.read(["split"])["split"] for domain, dataset in speech.items()}
+    rows_in = {domain: split.to_pylist().count("train") for domain, split in splits.items()}
+    run.finish(todo, rows_in, started)
     return {domain: run.source(step) for domain, step in steps.items()}
 
 

@@ -29,8 +29,8 @@ from schemas.transcripts import TRANSCRIPTS
 
 def transcribe(run: Run) -> None:
     """Make the corpora, then the transcripts of every system and test set that lack them."""
-    started = time.monotonic()
     collect(run)
+    started = time.monotonic()
     steps = run.plan.transcripts
     todo = run.pending({step.name: step for step in steps.values()})
     if not todo:
@@ -52,8 +52,8 @@ def transcribe(run: Run) -> None:
             todo,
             Pool(actors=FEEDERS, num_cpus=FEEDER_CPUS),
         )
-    for name, dataset in todo.items():
-        run.finish(dataset, corpora[keys[name][1]].summary().rows_out, started)
+    rows_in = {name: corpora[keys[name][1]].summary().rows_out for name in todo}
+    run.finish(todo, rows_in, started)
 
 
 def collect(run: Run) -> None:
@@ -61,15 +61,17 @@ def collect(run: Run) -> None:
     started = time.monotonic()
     todo = run.pending(run.plan.corpora)
     manifests = {t.name: t.manifest for t in run.config.evaluation.test_sets}
+    rows_in = {}
     for name, dataset in todo.items():
         if name in manifests:
-            outcome, rows_in = read_manifest(manifests[name], name)
+            outcome, rows_in[name] = read_manifest(manifests[name], name)
         else:
             speech = run.source(run.plan.speech[name.removeprefix("synthetic_")]).read()
             outcome = Outcome(held_out_corpus(speech, name))
-            rows_in = outcome.rows.num_rows
+            rows_in[name] = outcome.rows.num_rows
         dataset.commit("00000", outcome, run.config.rows_per_block)
-        run.finish(dataset, rows_in, started)
+    run.finish(todo, rows_in, started)
+    for dataset in todo.values():
         dataset.require_rows()
 
 

@@ -58,23 +58,6 @@ def report_json(results: Results, stages: Sequence[Summary]) -> dict[str, Any]:
     }
 
 
-def total_by_stage(summaries: Sequence[Summary]) -> list[Summary]:
-    """One summary a stage, in the order of the work, summed over its steps."""
-    totals: dict[str, Summary] = {}
-    for step in summaries:
-        before = totals.get(step.stage)
-        totals[step.stage] = Summary(
-            stage=step.stage,
-            name=step.stage,
-            rows_in=step.rows_in + (before.rows_in if before else 0),
-            rows_out=step.rows_out + (before.rows_out if before else 0),
-            rejected=step.rejected + (before.rejected if before else 0),
-            reasons=dict(Counter(step.reasons) + Counter(before.reasons if before else {})),
-            seconds=round(step.seconds + (before.seconds if before else 0), 3),
-        )
-    return list(totals.values())
-
-
 def text_table(results: Results, markdown: bool = False) -> str:
     """WER in percent: a row a test set, a column a system."""
     systems = list(dict.fromkeys(system for system, _ in results))

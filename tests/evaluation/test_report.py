@@ -2,13 +2,12 @@ from collections import Counter
 
 import pyarrow as pa
 
-from das_lib.dataset import Summary
+from das_lib.dataset import Summary, total_by_stage
 from das_lib.evaluation.report import (
     markdown_report,
     measure,
     report_json,
     text_table,
-    total_by_stage,
     wer_table,
 )
 from das_lib.evaluation.wer import Wer

@@ -62,7 +62,6 @@ def test_each_token_names_the_branch_and_the_rule_that_chose_it(finished):
     assert len(np.unique([b for row in rows for b in row["branches"]])) > 1
 
 
-@pytest.mark.trial
 def test_a_run_ends_in_a_table_resumes_and_recomputes_only_what_depends_on_a_change(
     finished, tmp_path
 ):

@@ -14,15 +14,6 @@ MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 TEXT = Text(texts_per_reply=4, max_words=16)
 
 
-@pytest.fixture(scope="module")
-def two_cpus():
-    import ray
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 def ask(llm: Llm, model_path: str, rows, messages, pattern: str) -> list[dict]:
     import ray.data
 
@@ -69,7 +60,6 @@ def test_the_fake_engine_answers_every_row(two_cpus, music):
     assert outcome.rows.num_rows == music.utterances
 
 
-@pytest.mark.trial
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_vllm_answers_on_two_cpus_and_a_bad_row_alone_fails(two_cpus, music):

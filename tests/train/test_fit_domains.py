@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import ray
 
 from das_lib.errors import DasError, StorageError
 from das_lib.train.job import FitJob, fit
@@ -11,17 +10,7 @@ from das_lib.train.job import FitJob, fit
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def local_ray():
-    if ray.is_initialized():
-        yield
-        return
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
-def test_a_failed_domain_is_named_and_the_others_finish(local_ray, make_features, make_job):
+def test_a_failed_domain_is_named_and_the_others_finish(two_cpus, make_features, make_job):
     from ray_jobs.fit import fit_domains
 
     good = make_job(make_features(10, name="good"), domain="music")
@@ -45,9 +34,7 @@ def test_a_failed_domain_is_named_and_the_others_finish(local_ray, make_features
     assert not Path(few.adapter_dir).exists()
 
 
-def test_two_workers_equal_one_and_a_second_call_repeats_nothing(
-    local_ray, make_features, make_job
-):
+def test_two_workers_equal_one_and_a_second_call_repeats_nothing(two_cpus, make_features, make_job):
     from ray_jobs.fit import fit_domains
 
     files = make_features(9)

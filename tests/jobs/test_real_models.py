@@ -9,7 +9,7 @@ from job_project import ROOT, Project
 from das_lib.models import load_whisper
 from das_lib.speech.audio import read_audio
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.trial]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 DOMAINS = ("music", "weather", "sports")
 
 

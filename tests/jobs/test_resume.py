@@ -7,6 +7,7 @@ import subprocess
 import time
 
 import pytest
+import yaml
 from job_project import ROOT, make_project
 from safetensors.numpy import load_file
 
@@ -34,27 +35,53 @@ def kill_when(project, pattern, count):
     return False
 
 
+SEED = {
+    "use_case": "question generation in English",
+    "skills": ["singer", "album"],
+    "persona": "teenager",
+    "instruction": "Generate questions about music.",
+}
+KILLS = (  # stage, files that show it at work, how many of them
+    ("instructions", "instructions/*/data/*.parquet", 2),
+    ("replies", "replies/*/data/*.parquet", 2),
+    ("speech", "speech/*/data/*.parquet", 3),
+    ("features", "features/*/data/*.parquet", 2),
+    ("adapters", "train/*/checkpoint_*", 1),
+    ("transcripts", "transcripts/*/data/*.parquet", 3),
+)
+
+
+def small_blocks(tiny, folder):
+    """A domain that the LLM writes and one of own texts, in blocks of two rows."""
+    project = make_project(
+        tiny,
+        folder,
+        texts=16,
+        tts={"engine": "piper"},
+        rows_per_block=2,
+        llm={"engine": "fake", "batch_rows": 1},
+        text={"instructions_per_seed": 60, "texts_per_reply": 2},
+    )
+    tree = yaml.safe_load(project.config.read_text())
+    tree["domains"][0] = {"name": "music", "utterances": 16, "held_out": 3, "seeds": [SEED]}
+    project.config.write_text(yaml.safe_dump(tree))
+    return project
+
+
 @pytest.mark.timeout(900)
-def test_a_run_killed_three_times_ends_as_an_undisturbed_one(tiny, tmp_path):
-    slow_enough = {"tts": {"engine": "piper"}, "rows_per_block": 2}
-    calm = make_project(tiny, tmp_path / "calm", texts=16, **slow_enough)
+def test_a_run_killed_in_every_stage_ends_as_an_undisturbed_one(tiny, tmp_path):
+    calm, killed = (small_blocks(tiny, tmp_path / name) for name in ("calm", "killed"))
     calm.das("run")
-    killed = make_project(tiny, tmp_path / "killed", texts=16, **slow_enough)
-    for stage, pattern, count in (
-        ("speech", "speech/*/data/*.parquet", 3),
-        ("adapters", "train/*/checkpoint_*", 1),
-        ("transcripts", "transcripts/*/data/*.parquet", 3),
-    ):
+    for stage, pattern, count in KILLS:
         assert kill_when(killed, pattern, count), f"{stage} ended before it could be killed"
         assert len(list(killed.output.glob(f"{stage}/*/summary.json"))) == 0
     killed.das("run")
 
-    for stage in ("texts", "speech", "features", "corpus", "transcripts"):
-        for folder in (calm.output / stage).iterdir():
-            name = folder.name.rsplit("-", 1)[0]
-            ids = [row["id"] for row in calm.rows(stage, name)]
-            assert [row["id"] for row in killed.rows(stage, name)] == ids, (stage, name)
-            assert len(set(ids)) == len(ids)
+    for folder in calm.output.glob("*/*-????????/data"):
+        stage, name = folder.parent.parent.name, folder.parent.name.rsplit("-", 1)[0]
+        ids = [row["id"] for row in calm.rows(stage, name)]
+        assert [row["id"] for row in killed.rows(stage, name)] == ids, (stage, name)
+        assert len(set(ids)) == len(ids)
     for domain in ("music", "sports"):
         weights = [
             load_file(p.step("adapters", domain) / "adapter" / "adapter_model.safetensors")

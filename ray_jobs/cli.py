@@ -1,9 +1,10 @@
-"""The command line: `das run`, one command a stage, and `das config`."""
+"""The command line: `das run`, one command a stage, `das bench` and `das config`."""
 
 import argparse
 import sys
 from collections.abc import Iterator
 
+from das_lib.bench.cli import add_benches
 from das_lib.config import Config, json_schema, load_config, to_yaml
 from das_lib.errors import DasError
 
@@ -23,6 +24,7 @@ examples:
   das synthesize -c configs/demo.yaml              one stage
   das config show -c configs/demo.yaml             all settings with their defaults
   das config schema                                JSON Schema for editors
+  das bench adml --k 0,3,10                        what adapters cost on this machine
 
 A killed run goes on where it stopped: give the same command again.
 """
@@ -68,6 +70,8 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(handler=_run, stages=list(STAGES) if name == "run" else [name])
         if "evaluate" in command.get_default("stages"):
             command.add_argument("--json", metavar="FILE", help="write results and stages as JSON")
+    text = "measure the engine; JSON on standard output"
+    add_benches(commands.add_parser("bench", help=text, description=text))
     config = commands.add_parser("config", help="show or describe the configuration")
     actions = config.add_subparsers(dest="action", required=True, metavar="ACTION")
     show = actions.add_parser("show", parents=[common], help="print the resolved settings")

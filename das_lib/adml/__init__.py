@@ -1,20 +1,37 @@
 """Auto-regressive decoding with multiple LoRA adapters (ADML; paper, Algorithm 1).
 
-Reading order: `select` (the rule), `engine` (the loop), `decoder` (the layers), `bank` (the
-adapters' algebra), `adapter` (reading PEFT folders), `prompt` (Whisper's prompts).
+Reading order: `select` (the rule), `engine` (the loop), `decoder` and `cross` (the layers),
+`vocabulary` (logits to scores), `bank` (the adapters' algebra), `adapter` (reading PEFT folders),
+`transcriber` (audio to text).
 """
 
 from das_lib.adml.bank import AdapterBank
-from das_lib.adml.engine import Result, Transcriber
-from das_lib.adml.select import Adml, Fixed, MaxConfidence, Rule, Strategy
+from das_lib.adml.engine import Engine
+from das_lib.adml.result import Result, Word
+from das_lib.adml.select import (
+    Adml,
+    Fixed,
+    LowestEntropy,
+    Majority,
+    MaxConfidence,
+    Mean,
+    Rule,
+    Strategy,
+)
+from das_lib.adml.transcriber import Transcriber
 
 __all__ = [
     "AdapterBank",
     "Adml",
+    "Engine",
     "Fixed",
+    "LowestEntropy",
+    "Majority",
     "MaxConfidence",
+    "Mean",
     "Result",
     "Rule",
     "Strategy",
     "Transcriber",
+    "Word",
 ]

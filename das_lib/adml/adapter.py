@@ -64,7 +64,8 @@ class BaseShape:
         if isinstance(base, (str, Path)):
             config = _read_json("base model", Path(base) / "config.json")
         else:
-            config = getattr(base, "config", base).to_dict()
+            config = getattr(base, "config", base)
+            config = config if isinstance(config, dict) else config.to_dict()
         try:
             return cls(
                 layers=config["decoder_layers"],

@@ -2,10 +2,16 @@
 
 Branch 0 is the base, branch i the i-th adapter. An adapter changes a projection W to W + B_i A_i;
 the base's part W x is computed once for all branches, and the adapters' parts as two batched
-products (paper, equation 2). Adapters always stand last among the branches of a batch.
+products (paper, equation 2).
 
-Shape suffixes: B utterances, N branches, K adapters among them, T positions, I input width,
-O output width, R rank (padded with zeros to the largest), H heads, E head width, S encoder frames.
+PiSSA adapters, converted to plain LoRA, have twice their rank: W + B_i A_i - B_c A_c, where A_c and
+B_c are the start that all of them share. Where all adapters of a bank end in the same A_c and B_c,
+the branches run over the common residual W - B_c A_c instead: each adapter keeps its own rank, and
+the base is one more branch, with B_c A_c for its change. This is exact up to rounding in float32.
+
+Shape suffixes: B utterances, N branches, K the last of them, from the first that has a change here,
+T positions, I input width, O output width, R rank (padded with zeros to the largest), S encoder
+frames.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,20 +26,23 @@ from das_lib.errors import ModelError
 
 BASE = "base"
 
+Pair = tuple[torch.Tensor, torch.Tensor]
+"""A_RI and B_OR of one change B @ A."""
+
+# Projections of one input are changed together, their outputs side by side.
+FUSED = {"self_attn.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")}
+
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """The changes of K adapters to one projection, stacked.
-
-    An adapter that leaves the projection alone has zeros here; the base has no row at all, for
-    its product would be zero.
-    """
+    """The changes of K branches to one projection, stacked."""
 
     a_KIR: torch.Tensor
     b_KRO: torch.Tensor
 
 
 Deltas = Mapping[str, Delta]
+"""Changes by layer and projection, such as ``3.encoder_attn.q_proj`` or ``0.self_attn.qkv``."""
 
 
 class AdapterBank:
@@ -43,6 +52,7 @@ class AdapterBank:
         self._base = base
         self._adapters: dict[str, Adapter] = {}
         self._stacks: dict[tuple[object, ...], Deltas] = {}
+        self._common: dict[str, Pair] = {}
 
     @classmethod
     def load(cls, base: Any, adapters: Mapping[str, Path]) -> "AdapterBank":
@@ -61,6 +71,14 @@ class AdapterBank:
         """The name of each branch; branch 0 is ``base``."""
         return (BASE, *self._adapters)
 
+    @property
+    def common(self) -> Mapping[str, Pair]:
+        """By site, the start A_c, B_c to add to the base's weights so as to get the residual.
+
+        Empty where the adapters share none. A new object whenever it has changed.
+        """
+        return self._common
+
     def add(self, name: str, folder: Path) -> int:
         """Read an adapter and append it; the branches before it keep their numbers.
 
@@ -72,6 +90,7 @@ class AdapterBank:
                 f"adapter {name!r}: the name is taken by one of {list(self.names)}; choose another"
             )
         self._adapters[name] = read_adapter(name, Path(folder), self._base)
+        self._changed()
         return len(self._adapters)
 
     def remove(self, name: str) -> None:
@@ -81,88 +100,133 @@ class AdapterBank:
                 f"adapter {name!r}: not in the bank, which has {list(self._adapters)}; name one"
             )
         del self._adapters[name]
+        self._changed()
+
+    def _changed(self) -> None:
         self._stacks.clear()
+        common = _common_start(list(self._adapters.values()))
+        if common.keys() != self._common.keys() or any(
+            not _equal(common[site], self._common[site]) for site in common
+        ):
+            self._common = common
 
     def stack(self, branches: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Deltas:
-        """Stack the adapters of these branches, site by site; branch 0 may only come first.
+        """Stack the changes of these branches, site by site; branch 0 may only come first.
 
         Returns:
-            Sites that no adapter here changes are absent: they cost nothing.
+            Sites that no branch here changes are absent: they cost nothing.
         """
         key = (tuple(branches), dtype, str(device))
         if key not in self._stacks:
             names = [self.names[i] for i in branches]
             assert BASE not in names[1:], "the base stands first"
-            adapters = [self._adapters[name] for name in names if name != BASE]
-            sites = dict.fromkeys(site for adapter in adapters for site in adapter.deltas)
-            self._stacks[key] = {
-                site: _stack(site, adapters, dtype=dtype, device=device) for site in sites
-            }
+            changes = [self._changes(name) for name in names]
+            stacks = {}
+            for layer in range(self._base.layers):
+                for site, parts in _groups(layer, self._base).items():
+                    delta = _stack(parts, changes)
+                    if delta is not None:
+                        stacks[site] = Delta(
+                            delta.a_KIR.to(device, dtype), delta.b_KRO.to(device, dtype)
+                        )
+            self._stacks[key] = stacks
         return self._stacks[key]
 
-
-def _stack(
-    site: str, adapters: Sequence[Adapter], *, dtype: torch.dtype, device: torch.device
-) -> Delta:
-    pairs = [adapter.deltas.get(site) for adapter in adapters]
-    some = [pair for pair in pairs if pair is not None]
-    rank = max(a_RI.shape[0] for a_RI, _ in some)
-    a_KIR = torch.zeros(len(pairs), some[0][0].shape[1], rank)
-    b_KRO = torch.zeros(len(pairs), rank, some[0][1].shape[0])
-    for i, pair in enumerate(pairs):
-        if pair is not None:
-            a_RI, b_OR = pair
-            a_KIR[i, :, : a_RI.shape[0]] = a_RI.T
-            b_KRO[i, : a_RI.shape[0]] = b_OR.T
-    return Delta(a_KIR.to(device, dtype), b_KRO.to(device, dtype))
+    def _changes(self, name: str) -> Mapping[str, Pair]:
+        """What a branch adds to the residual, or to the base where there is no common start."""
+        if name == BASE:
+            return {site: (a_RI, -b_OR) for site, (a_RI, b_OR) in self._common.items()}
+        deltas = dict(self._adapters[name].deltas)
+        for site, (a_RI, _) in self._common.items():
+            own = len(deltas[site][0]) - len(a_RI)
+            deltas[site] = (deltas[site][0][:own], deltas[site][1][:, :own])
+        return deltas
 
 
-def add_delta(y_BNTO: torch.Tensor, x_BNTI: torch.Tensor, delta: Delta | None) -> torch.Tensor:
-    """y_i += B_i A_i x_i for every adapter i, in place (paper, equation 2)."""
+def _common_start(adapters: Sequence[Adapter]) -> dict[str, Pair]:
+    """By site, the half of the rank in which all adapters (two or more) end, where they do."""
+    if len(adapters) < 2:
+        return {}
+    found = {}
+    for site in adapters[0].deltas:
+        pairs = [adapter.deltas.get(site) for adapter in adapters]
+        half = len(adapters[0].deltas[site][0]) // 2
+        tails = [
+            (pair[0][half:], pair[1][:, half:])
+            for pair in pairs
+            if pair is not None and len(pair[0]) == 2 * half > 0
+        ]
+        if len(tails) == len(adapters) and all(_equal(tails[0], tail) for tail in tails[1:]):
+            found[site] = tails[0]
+    return found
+
+
+def _equal(one: Pair, other: Pair) -> bool:
+    return torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
+
+
+def _groups(layer: int, base: BaseShape) -> dict[str, tuple[str, ...]]:
+    """The stacked sites of a layer, each with the sites that it fuses."""
+    prefix = f"{layer}."
+    sites = [s.removeprefix(prefix) for s in base.sites() if s.startswith(prefix)]
+    fused = {part for parts in FUSED.values() for part in parts}
+    groups = {**FUSED, **{site: (site,) for site in sites if site not in fused}}
+    return {prefix + name: tuple(prefix + part for part in parts) for name, parts in groups.items()}
+
+
+def _stack(parts: Sequence[str], changes: Sequence[Mapping[str, Pair]]) -> Delta | None:
+    """Stack the branches' changes to projections of one input, outputs side by side."""
+    first = next((i for i, c in enumerate(changes) if any(part in c for part in parts)), None)
+    if first is None:
+        return None
+    changes = changes[first:]  # branches before it have no row: their product would be zero
+    some = {part: next((c[part] for c in changes if part in c), None) for part in parts}
+    ranks = {
+        part: max((len(c[part][0]) for c in changes if part in c), default=0) for part in parts
+    }
+    known = next(pair for pair in some.values() if pair is not None)
+    width = max(len(pair[1]) for pair in some.values() if pair is not None)
+    a_KIR = torch.zeros(len(changes), known[0].shape[1], sum(ranks.values()))
+    b_KRO = torch.zeros(len(changes), sum(ranks.values()), width * len(parts))
+    at = 0
+    for position, part in enumerate(parts):
+        for k, change in enumerate(changes):
+            if part in change:
+                a_RI, b_OR = change[part]
+                end = at + len(a_RI)
+                a_KIR[k, :, at:end] = a_RI.T
+                b_KRO[k, at:end, position * width : position * width + len(b_OR)] = b_OR.T
+        at += ranks[part]
+    return Delta(a_KIR, b_KRO)
+
+
+def add_delta(y_NBTO: torch.Tensor, x_NBTI: torch.Tensor, delta: Delta | None) -> torch.Tensor:
+    """y_i += B_i A_i x_i for every branch i with a change, in place (paper, equation 2)."""
     if delta is None:
-        return y_BNTO
-    batch, branches, length, _ = x_BNTI.shape
-    base = branches - len(delta.a_KIR)
-    x_KMI = x_BNTI[:, base:].transpose(0, 1).flatten(1, 2)
-    y_KMO = torch.bmm(torch.bmm(x_KMI, delta.a_KIR), delta.b_KRO)
-    y_BNTO[:, base:] += y_KMO.unflatten(1, (batch, length)).transpose(0, 1)
-    return y_BNTO
+        return y_NBTO
+    count, width, _ = delta.a_KIR.shape
+    x_KMI = x_NBTI[-count:].reshape(count, -1, width)
+    y_KMO = y_NBTO[-count:].view(count, -1, y_NBTO.shape[-1])
+    y_KMO.baddbmm_(torch.bmm(x_KMI, delta.a_KIR), delta.b_KRO)
+    return y_NBTO
 
 
 def compress(h_BSI: torch.Tensor, delta: Delta | None) -> torch.Tensor | None:
-    """Z_i = H A_i^T: all that adapter i adds to the cross-attention's keys or values. [B, K, S, R].
+    """Z_i = H A_i^T: all that branch i adds to the cross-attention's keys or values. [B, K, S, R].
 
-    K_i = K_0 + Z_i B_i^T stays in this form, R numbers a frame in place of the model's width.
+    V_i = V_0 + Z_i B_i^T stays in this form, R numbers a frame in place of the model's width. One
+    product over the frames of all utterances, for which the A_i stand side by side.
     """
     if delta is None:
         return None
-    adapters, width, rank = delta.a_KIR.shape
-    a_IM = delta.a_KIR.transpose(0, 1).reshape(width, adapters * rank)
-    return (h_BSI @ a_IM).unflatten(-1, (adapters, rank)).transpose(1, 2).contiguous()
+    count, width, rank = delta.a_KIR.shape
+    a_IM = delta.a_KIR.transpose(0, 1).reshape(width, count * rank)
+    return (h_BSI @ a_IM).unflatten(-1, (count, rank)).transpose(1, 2)
 
 
-def add_scores(
-    s_BHNTS: torch.Tensor, q_BHNTE: torch.Tensor, z_BKSR: torch.Tensor, delta: Delta
-) -> None:
-    """s_i,h += (q_i,h B_i,h) Z_i^T, in place: q_i,h K_i,h^T without K_i."""
-    base = q_BHNTE.shape[2] - len(delta.b_KRO)
-    b_KHER = _per_head(delta, q_BHNTE.shape[1]).transpose(-1, -2)
-    q_BKHTR = q_BHNTE[:, :, base:].transpose(1, 2) @ b_KHER
-    s_BKMS = q_BKHTR.flatten(2, 3) @ z_BKSR.transpose(-1, -2)
-    s_BHNTS[:, :, base:] += s_BKMS.unflatten(2, q_BKHTR.shape[2:4]).transpose(1, 2)
-
-
-def add_values(
-    o_BHNTE: torch.Tensor, p_BHNTS: torch.Tensor, z_BKSR: torch.Tensor, delta: Delta
-) -> None:
-    """o_i,h += (p_i,h Z_i) B_i,h^T, in place: p_i,h V_i,h without V_i."""
-    base = p_BHNTS.shape[2] - len(delta.b_KRO)
-    p_BKHTS = p_BHNTS[:, :, base:].transpose(1, 2)
-    o_BKMR = p_BKHTS.flatten(2, 3) @ z_BKSR
-    o_BKHTE = o_BKMR.unflatten(2, p_BKHTS.shape[2:4]) @ _per_head(delta, p_BHNTS.shape[1])
-    o_BHNTE[:, :, base:] += o_BKHTE.transpose(1, 2)
-
-
-def _per_head(delta: Delta, heads: int) -> torch.Tensor:
-    """B_i,h^T: the columns of head h. [K, H, R, E]."""
-    return delta.b_KRO.unflatten(-1, (heads, -1)).transpose(1, 2)
+def merge(weight_OI: torch.Tensor, pair: Pair | None) -> torch.Tensor:
+    """W + B A in float32, summed in float64."""
+    if pair is None:
+        return weight_OI
+    a_RI, b_OR = (x.double() for x in pair)
+    return (weight_OI.double() + b_OR @ a_RI).float()

@@ -3,7 +3,7 @@
 Shape suffixes: B utterances, T prompt tokens, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,8 +14,8 @@ from das_lib.errors import DasError, ModelError
 class Prompts:
     """What stands before a transcript, what may not stand in it, and what ends it."""
 
-    def __init__(self, generation: Any, vocabulary: int, device: torch.device):
-        """Read a ``GenerationConfig``.
+    def __init__(self, generation: Mapping[str, Any], vocabulary: int, device: torch.device):
+        """Read a ``generation_config.json``.
 
         Raises:
             ModelError: It lacks a field that the prompt needs.
@@ -28,14 +28,14 @@ class Prompts:
         # An English-only model has neither languages nor tasks.
         self._languages: dict[str, int] = {}
         self._tail = [no_timestamps]
-        if getattr(generation, "is_multilingual", True) is not False:
+        if generation.get("is_multilingual") is not False:
             ids = _need(generation, "lang_to_id")
             self._languages = {token.strip("<|>"): i for token, i in ids.items()}
             self._tail = [_need(generation, "task_to_id")["transcribe"], no_timestamps]
         self.length = len(self._tail) + (2 if self._languages else 1)
-        self.mask_V = self._mask(vocabulary, generation.suppress_tokens or ())
+        self.mask_V = self._mask(vocabulary, generation.get("suppress_tokens") or ())
         self.begin_mask_V = self.mask_V + self._mask(
-            vocabulary, generation.begin_suppress_tokens or ()
+            vocabulary, generation.get("begin_suppress_tokens") or ()
         )
 
     def resolve(self, language: str | None) -> str | None:
@@ -84,8 +84,8 @@ class Prompts:
         return mask_V
 
 
-def _need(generation: Any, field: str) -> Any:
-    value = getattr(generation, field, None)
+def _need(generation: Mapping[str, Any], field: str) -> Any:
+    value = generation.get(field)
     if value is None:
         raise ModelError(
             f"base model: its generation_config.json lacks {field}; copy the file from the "

@@ -3,6 +3,7 @@
 Shape suffixes: B utterances, N branches (column 0 is the base where it takes part), V vocabulary.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -23,36 +24,63 @@ class Rule(IntEnum):
     """The least confident branch."""
     FIXED = 3
     """The only branch that ran."""
+    MEAN = 4
+    """The branches' mean."""
+    SURE = 5
+    """The branch of the lowest entropy."""
+    MAJORITY = 6
+    """The token that most branches would choose."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
     """What the branches say about the next token, float32, suppressed tokens at minus infinity.
 
-    c_BN is the confidence, max softmax(logits); n_BN the token that has it, the lowest of equals;
-    logz_BN the log-sum-exp, so that logits_BNV - logz_BN are log-probabilities.
+    c_BN is the confidence, max softmax(logits), and logz_BN the log-sum-exp. The logits come in
+    slices of the vocabulary; most strategies look at those of the chosen branch alone.
     """
 
     c_BN: torch.Tensor
-    n_BN: torch.Tensor
-    logits_BNV: torch.Tensor
     logz_BN: torch.Tensor
+    slices_BNV: tuple[torch.Tensor, ...]
 
     @classmethod
-    def of(cls, logits_BNV: torch.Tensor) -> "Scores":
-        """Reduce masked logits; no softmax over the vocabulary is kept."""
-        top_BN, n_BN = logits_BNV.max(-1)
-        z_BN = (logits_BNV - top_BN.unsqueeze(-1)).exp_().sum(-1)
-        return cls(1 / z_BN, n_BN, logits_BNV, top_BN + z_BN.log())
+    def of(cls, slices_BNV: Sequence[torch.Tensor]) -> "Scores":
+        """Reduce masked logits, slice by slice."""
+        top_BNC = torch.stack([part_BNV.amax(-1) for part_BNV in slices_BNV], -1)
+        # max softmax is 1 / sum exp(x - max), in the one pass that torch has a fast kernel for. A
+        # slice that is suppressed as a whole gives nan and counts nothing.
+        peak_BNC = torch.stack([part_BNV.softmax(-1).amax(-1) for part_BNV in slices_BNV], -1)
+        logz_BNC = (top_BNC - peak_BNC.log()).nan_to_num(nan=-torch.inf)
+        logz_BN = logz_BNC.logsumexp(-1)
+        return cls((top_BNC.amax(-1) - logz_BN).exp(), logz_BN, tuple(slices_BNV))
+
+    def tokens(self, branch_B: torch.Tensor) -> torch.Tensor:
+        """The most likely token of a branch of each utterance, the lowest of equals. [B]."""
+        row_B = torch.arange(len(branch_B), device=branch_B.device)
+        return torch.cat([part[row_B, branch_B] for part in self.slices_BNV], -1).argmax(-1)
+
+    def logits(self) -> torch.Tensor:
+        """Those of the whole vocabulary. [B, N, V]."""
+        return torch.cat(self.slices_BNV, -1)
+
+    def logprobs(self) -> torch.Tensor:
+        """Log-probabilities of the whole vocabulary. [B, N, V]."""
+        return self.logits() - self.logz_BN.unsqueeze(-1)
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The next token, the column of the branch that chose it, and the `Rule` that fired."""
+    """The next token, who chose it and why.
+
+    branch_B is the column of the branch that chose it (of those that a mean is taken over, the one
+    that finds it most likely), logprob_B its log-probability under that branch.
+    """
 
     token_B: torch.Tensor
     branch_B: torch.Tensor
     rule_B: torch.Tensor
+    logprob_B: torch.Tensor
 
 
 class Strategy(Protocol):
@@ -138,8 +166,58 @@ class Fixed:
 
     def choose(self, scores: Scores) -> Choice:
         """Take the only column."""
-        branch_B = torch.zeros_like(scores.n_BN[:, 0])
+        branch_B = torch.zeros_like(scores.c_BN[:, 0], dtype=torch.int64)
         return _of_branch(scores, branch_B, torch.full_like(branch_B, Rule.FIXED))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mean:
+    """The token of the highest mean probability over the branches, or mean log-probability."""
+
+    log: bool = False
+
+    def needs(self, available: tuple[int, ...]) -> tuple[int, ...]:
+        """All of them."""
+        return available
+
+    def choose(self, scores: Scores) -> Choice:
+        """Average; the lowest token of equals."""
+        logprobs_BNV = scores.logprobs()
+        mean_BV = logprobs_BNV.mean(1) if self.log else logprobs_BNV.exp().mean(1)
+        token_B = mean_BV.argmax(-1)
+        index_BN1 = token_B[:, None, None].expand(-1, logprobs_BNV.shape[1], 1)
+        logprob_B, branch_B = logprobs_BNV.gather(-1, index_BN1).squeeze(-1).max(1)
+        return Choice(token_B, branch_B, torch.full_like(branch_B, Rule.MEAN), logprob_B)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LowestEntropy:
+    """The token of the branch whose distribution has the lowest entropy; ties: the lower branch."""
+
+    def needs(self, available: tuple[int, ...]) -> tuple[int, ...]:
+        """All of them."""
+        return available
+
+    def choose(self, scores: Scores) -> Choice:
+        """Take the minimum of -sum p log p, a suppressed token counting 0."""
+        branch_B = torch.special.entr(scores.logprobs().exp()).sum(-1).argmin(1)
+        return _of_branch(scores, branch_B, torch.full_like(branch_B, Rule.SURE))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Majority:
+    """The token that most branches would choose; of equals, the one of the lowest branch."""
+
+    def needs(self, available: tuple[int, ...]) -> tuple[int, ...]:
+        """All of them."""
+        return available
+
+    def choose(self, scores: Scores) -> Choice:
+        """Count, for each branch, the branches that agree with it."""
+        n_BN = scores.logits().argmax(-1)
+        votes_BN = (n_BN.unsqueeze(2) == n_BN.unsqueeze(1)).sum(2)
+        branch_B = votes_BN.argmax(1)
+        return _of_branch(scores, branch_B, torch.full_like(branch_B, Rule.MAJORITY))
 
 
 def _with_base(available: tuple[int, ...]) -> tuple[int, ...]:
@@ -152,5 +230,5 @@ def _with_base(available: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _of_branch(scores: Scores, branch_B: torch.Tensor, rule_B: torch.Tensor) -> Choice:
-    token_B = scores.n_BN.gather(1, branch_B.unsqueeze(1)).squeeze(1)
-    return Choice(token_B, branch_B, rule_B)
+    c_B = scores.c_BN.gather(1, branch_B.unsqueeze(1)).squeeze(1)
+    return Choice(scores.tokens(branch_B), branch_B, rule_B, c_B.log())

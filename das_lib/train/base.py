@@ -1,7 +1,8 @@
 """The base model that is adapted, loaded the same way wherever training needs it."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -35,7 +36,7 @@ def load_base(model_folder: Path) -> "WhisperForConditionalGeneration":
         ) from error
 
 
-def is_multilingual(model: "WhisperForConditionalGeneration") -> bool:
-    """Whether the model's prompt carries a language and a task."""
-    said = getattr(model.generation_config, "is_multilingual", None)
-    return model.config.vocab_size >= FIRST_MULTILINGUAL_VOCABULARY if said is None else bool(said)
+def is_multilingual(generation: Mapping[str, Any], vocabulary: int) -> bool:
+    """Whether a model's prompt carries a language and a task, by its generation configuration."""
+    said = generation.get("is_multilingual")
+    return vocabulary >= FIRST_MULTILINGUAL_VOCABULARY if said is None else bool(said)

@@ -14,9 +14,13 @@ import pyarrow as pa
 import soundfile
 import torch
 
+from das_lib.adml import AdapterBank, Engine
+from das_lib.adml.adapter import BaseShape
+from das_lib.adml.checkpoint import read_checkpoint
+from das_lib.adml.encoder import Encoder
 from das_lib.errors import Reject
 from das_lib.rows import Outcome
-from das_lib.train.base import ENCODER_FRAMES_PER_SECOND, is_multilingual, load_base
+from das_lib.train.base import ENCODER_FRAMES_PER_SECOND, is_multilingual
 from das_lib.train.labels import LabelEncoder, Labels
 from schemas.speech import FEATURES
 
@@ -53,22 +57,26 @@ class EncodeFeatures:
 
         if threads is not None:
             torch.set_num_threads(threads)
-        model = load_base(model_folder).eval().to(device)  # pyright: ignore[reportArgumentType]
+        model = read_checkpoint(model_folder)
         config = model.config
-        multilingual = is_multilingual(model)
+        multilingual = is_multilingual(model.generation, config["vocab_size"])
         self._labels = LabelEncoder(
-            model_folder, multilingual=multilingual, max_tokens=config.max_target_positions
+            model_folder, multilingual=multilingual, max_tokens=config["max_target_positions"]
         )
         self._language = (
             self._labels.language_id(language) if multilingual and language is not None else None
         )
-        self._detector = model if multilingual and language is None else None
-        self._encoder = model.model.encoder
-        self._window_s = config.max_source_positions // ENCODER_FRAMES_PER_SECOND  # 30
+        self._detector = None
+        if multilingual and language is None:
+            self._detector = Engine(model, AdapterBank(BaseShape.of(config)), device=device)
+            self._encoder = self._detector.encoder
+        else:
+            self._encoder = Encoder(model, precision="float32", device=torch.device(device))
+        self._window_s = config["max_source_positions"] // ENCODER_FRAMES_PER_SECOND  # 30
         self._log_mel = WhisperFeatureExtractor(
-            feature_size=config.num_mel_bins, chunk_length=self._window_s
+            feature_size=config["num_mel_bins"], chunk_length=self._window_s
         )
-        self._device, self._batch_utterances = device, batch_utterances
+        self._batch_utterances = batch_utterances
 
     def __call__(self, table: pa.Table) -> Outcome:
         """Encode a block of rows; each becomes a FEATURES row or a rejection."""
@@ -117,18 +125,14 @@ class EncodeFeatures:
     @torch.inference_mode()
     def _encode(self, clips: list[np.ndarray]) -> tuple[np.ndarray, list[int | None]]:
         """Encoder output [B, S, D] float16 of the whole window, and each clip's language token."""
-        from transformers.modeling_outputs import BaseModelOutput
-
         mel_BMF = self._log_mel(
             clips, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt"
-        ).input_features.to(self._device)
-        encoded_BSD = self._encoder(mel_BMF).last_hidden_state
+        ).input_features
+        encoded_BSD = self._encoder(mel_BMF)
         languages: list[int | None] = [self._language] * len(clips)
         if self._detector is not None:
-            found = self._detector.detect_language(
-                encoder_outputs=BaseModelOutput(last_hidden_state=encoded_BSD)
-            )
-            languages = [int(token) for token in found]
+            found = self._detector.languages(self._detector.memory(encoded_BSD))
+            languages = [self._labels.language_id(code) for code in found]
         return encoded_BSD.to(torch.float16).cpu().numpy(), languages
 
 

@@ -32,6 +32,40 @@ def random_adapter(folder: Path, base: Path, *, seed: int, size: float = 0.15, *
     return folder
 
 
+def pissa_adapter(
+    folder: Path, base: Path, *, seed: int, size: float = 0.1, **options
+) -> tuple[Path, dict[str, torch.Tensor]]:
+    """Save a PiSSA adapter with random steps from its start, converted to plain LoRA by PEFT.
+
+    Returns:
+        The folder, and the weights that the adapted model has, by site.
+    """
+    options = {"r": 4, "lora_alpha": 8, "target_modules": ATTENTION_QV, **options}
+    config = LoraConfig(use_rslora=True, init_lora_weights="pissa", **options)
+    model = WhisperForConditionalGeneration.from_pretrained(base)
+    torch.manual_seed(0)
+    peft = get_peft_model(model, config)
+    peft.peft_config["default"].init_lora_weights = True
+    initial = folder.with_name(folder.name + "-initial")
+    peft.save_pretrained(initial)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in peft.named_parameters():
+            if "lora_" in name:
+                parameter.add_(torch.randn_like(parameter) * size * parameter.std())
+    peft.peft_config["default"].init_lora_weights = "pissa"
+    peft.save_pretrained(folder, path_initial_model_for_weight_conversion=str(initial))
+    peft.merge_and_unload()
+    decoder = peft.base_model.model.model.decoder
+    weights = {
+        f"{i}.{site}.{name}": getattr(getattr(layer, site), name).weight.detach()
+        for i, layer in enumerate(decoder.layers)
+        for site in ("self_attn", "encoder_attn")
+        for name in ("q_proj", "v_proj")
+    }
+    return folder, weights
+
+
 @dataclass
 class Step:
     """One token of the slow Algorithm 1."""

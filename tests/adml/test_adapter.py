@@ -6,10 +6,11 @@ import shutil
 
 import pytest
 import torch
-from adml_helpers import ATTENTION_QV, random_adapter
+from adml_helpers import pissa_adapter, random_adapter
 from safetensors.torch import load_file, save_file
 
-from das_lib.adml.bank import AdapterBank
+from das_lib.adml.bank import AdapterBank, merge
+from das_lib.adml.checkpoint import read_checkpoint
 from das_lib.errors import ModelError
 from das_lib.testing import tiny_whisper
 
@@ -65,37 +66,46 @@ def test_an_initialisation_that_changed_the_base_is_refused(base, folder, init):
 
 
 def test_a_converted_pissa_adapter_is_plain_lora(tmp_path, base):
-    from peft import LoraConfig, get_peft_model
-    from transformers import WhisperForConditionalGeneration
-
-    config = LoraConfig(
-        r=4,
-        lora_alpha=8,
-        use_rslora=True,
-        init_lora_weights="pissa",
-        target_modules=ATTENTION_QV,
-    )
-    peft = get_peft_model(WhisperForConditionalGeneration.from_pretrained(base), config)
-    peft.peft_config["default"].init_lora_weights = True
-    peft.save_pretrained(tmp_path / "initial")
-    with torch.no_grad():
-        for name, parameter in peft.named_parameters():
-            if "lora_" in name:
-                parameter.add_(torch.randn_like(parameter) * 0.1)
-    peft.save_pretrained(tmp_path / "raw")
-    peft.peft_config["default"].init_lora_weights = "pissa"
-    peft.save_pretrained(
-        tmp_path / "plain", path_initial_model_for_weight_conversion=str(tmp_path / "initial")
-    )
-    bank = AdapterBank.load(base, {"music": tmp_path / "plain"})
+    folder, merged = pissa_adapter(tmp_path / "music", base, seed=1)
+    bank = AdapterBank.load(base, {"music": folder})
+    assert bank.common == {}, "one adapter alone shares nothing"
     delta = bank.stack((0, 1), dtype=torch.float32, device=torch.device("cpu"))
-    peft.merge_and_unload()
-    stock = WhisperForConditionalGeneration.from_pretrained(base).model.decoder.layers[0]
-    merged = peft.base_model.model.model.decoder.layers[0].self_attn.q_proj.weight
-    got = delta["0.self_attn.q_proj"]
-    torch.testing.assert_close(
-        (got.a_KIR @ got.b_KRO)[0].T, merged - stock.self_attn.q_proj.weight, atol=1e-5, rtol=1e-4
-    )
+    got = delta["0.self_attn.qkv"]
+    assert got.a_KIR.shape[-1] == 2 * (4 + 4), "q and v, each of twice the rank"
+    change_OI = (got.a_KIR @ got.b_KRO)[0].T
+    q_OI, k_OI, v_OI = change_OI.chunk(3)
+    stock = read_checkpoint(base)
+    for name, part_OI in (("q", q_OI), ("v", v_OI)):
+        want = merged[f"0.self_attn.{name}_proj"]
+        want = want - stock[f"decoder.layers.0.self_attn.{name}_proj.weight"]
+        torch.testing.assert_close(part_OI, want, atol=1e-5, rtol=1e-4)
+    assert not k_OI.any()
+
+
+def test_pissa_adapters_of_one_start_run_at_their_own_rank_over_the_common_residual(tmp_path, base):
+    made = [pissa_adapter(tmp_path / f"a{i}", base, seed=i) for i in (1, 2, 3)]
+    bank = AdapterBank.load(base, {f"a{i}": folder for i, (folder, _) in enumerate(made)})
+    stock = read_checkpoint(base)
+    assert len(bank.common) == 2 * 4, "q and v of both attentions in both layers"
+    deltas = bank.stack((0, 1, 2, 3), dtype=torch.float32, device=torch.device("cpu"))
+    assert {delta.a_KIR.shape[-1] for delta in deltas.values()} == {4, 8}
+    for site, pair in bank.common.items():
+        weight_OI = stock[f"decoder.layers.{site}.weight"]
+        residual_OI = merge(weight_OI, pair)
+        branches = [weight_OI, *(merged[site] for _, merged in made)]
+        layer, block, projection = site.split(".")
+        fused = block == "self_attn"
+        delta = deltas[f"{layer}.self_attn.qkv" if fused else site]
+        for i, want_OI in enumerate(branches):
+            change_OI = (delta.a_KIR[i] @ delta.b_KRO[i]).T
+            if fused:
+                change_OI = change_OI.chunk(3)["qkv".index(projection[0])]
+            torch.testing.assert_close(residual_OI + change_OI, want_OI, atol=1e-5, rtol=1e-4)
+    before = bank.common
+    bank.remove("a2")
+    assert bank.common is before, "the same residual: the base's weights stay packed"
+    bank.remove("a1")
+    assert bank.common == {}
 
 
 def test_an_adapter_of_a_wider_base_is_refused_with_both_widths(tmp_path, base):

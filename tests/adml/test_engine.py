@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-import torch
-from adml_helpers import ALL_SITES, ATTENTION_QV, Loop, clips, prompt, random_adapter
+from adml_helpers import ALL_SITES, ATTENTION_QV, Loop, clips, pissa_adapter, prompt, random_adapter
 from peft import PeftModel
 from transformers import WhisperForConditionalGeneration
 
@@ -33,17 +32,28 @@ MIXES = {
         },
         {"seed": 6, "target_modules": r".*decoder\.layers\.1\.encoder_attn\.k_proj", "size": 2.0},
     ],
+    "pissa": [{"seed": s, "pissa": True, "size": 1.0} for s in (1, 2, 3)],
+    "pissa and plain": [{"seed": 1, "pissa": True, "size": 1.0}, {"seed": 2}],
 }
+
+
+def make_adapter(folder, base, *, pissa=False, **spec):
+    return pissa_adapter(folder, base, **spec)[0] if pissa else random_adapter(folder, base, **spec)
 
 
 def system(tmp_path, base, mix, **options):
     """The engine and the slow loop over the same adapters."""
-    folders = [
-        random_adapter(tmp_path / f"a{i}", base, **spec) for i, spec in enumerate(MIXES[mix])
-    ]
+    folders = [make_adapter(tmp_path / f"a{i}", base, **spec) for i, spec in enumerate(MIXES[mix])]
     options = {"language": "en", "max_new_tokens": LIMIT, **options}
     named = {f"a{i}": folder for i, folder in enumerate(folders)}
     return Transcriber.from_pretrained(base, named, **options), Loop(base, folders), folders
+
+
+def decode(transcriber, audio, strategy, **options):
+    """Traces of one strategy alone."""
+    engine = transcriber.engine
+    memory = engine.memory(engine.encode(transcriber.features(audio)))
+    return engine.decode(memory, engine.languages(memory), strategy, **options)
 
 
 @pytest.mark.parametrize("mix", MIXES)
@@ -116,30 +126,30 @@ def test_a_batch_gives_what_single_utterances_give(tmp_path, base):
 
 def test_a_subset_of_branches_decodes_as_a_bank_of_those_alone(tmp_path, base):
     engine, _, folders = system(tmp_path, base, "distinct")
-    h = engine.encode(engine.features(clips(3)))
-    subset = engine.decode(h, Adml(), branches=(0, 2))
+    audio = clips(3)
+    subset = decode(engine, audio, Adml(), branches=(0, 2))
     small = Transcriber.from_pretrained(
         base, {"x": folders[1]}, language="en", max_new_tokens=LIMIT
     )
-    for got, want in zip(subset, small.decode(h, Adml()), strict=True):
+    for got, want in zip(subset, decode(small, audio, Adml()), strict=True):
         assert got.tokens == want.tokens
         assert got.branch == [2 * b for b in want.branch]
-        assert got.branches == (0, 2)
+        assert got.columns == (0, 2)
 
 
 def test_adapters_can_come_and_go_between_decodes(tmp_path, base):
     engine, _, folders = system(tmp_path, base, "distinct")
-    h = engine.encode(engine.features(clips(3)))
-    before = engine.decode(h, Adml())
-    third = engine.decode(h, Fixed(3))
+    audio = clips(3)
+    before = decode(engine, audio, Adml())
+    third = decode(engine, audio, Fixed(3))
     engine.bank.remove("a0")
     assert engine.bank.names == ("base", "a1", "a2")
-    assert [r.tokens for r in engine.decode(h, Fixed(2))] == [r.tokens for r in third]
+    assert [r.tokens for r in decode(engine, audio, Fixed(2))] == [r.tokens for r in third]
     engine.bank.remove("a1")
     engine.bank.remove("a2")
     for name, folder in zip(("a0", "a1", "a2"), folders, strict=True):
         engine.bank.add(name, folder)
-    assert [r.tokens for r in engine.decode(h, Adml())] == [r.tokens for r in before]
+    assert [r.tokens for r in decode(engine, audio, Adml())] == [r.tokens for r in before]
 
 
 def test_the_base_detects_the_language_that_stock_whisper_detects(base):
@@ -186,7 +196,7 @@ def test_bfloat16_decodes_and_mostly_agrees_with_float32(tmp_path, base):
     half = Transcriber.from_pretrained(
         base,
         {f"a{i}": f for i, f in enumerate(folders)},
-        dtype=torch.bfloat16,
+        precision="bfloat16",
         language="en",
         max_new_tokens=1,
     )

@@ -14,8 +14,9 @@ GRID = 64  # confidences are whole 64ths, exact in float32, so that ties and bou
 def scores(c_BN: list[list[float]]) -> Scores:
     """Scores in which branch i of each utterance proposes token 100 + i."""
     c = torch.tensor(c_BN, dtype=torch.float32)
-    n = (100 + torch.arange(c.shape[1])).repeat(len(c), 1)
-    return Scores(c, n, torch.empty(0), torch.empty(0))
+    logits = torch.zeros(*c.shape, 100 + c.shape[1])
+    logits[:, :, 100:] = torch.eye(c.shape[1])
+    return Scores(c, torch.zeros_like(c), (logits,))
 
 
 def slow_rule(c: list[float], tau: float) -> tuple[int, Rule]:
@@ -104,7 +105,11 @@ def test_confidence_is_the_largest_softmax_and_equal_logits_give_the_lower_token
     logits = torch.randn(3, 4, 50) * 20
     logits[..., ::7] = -torch.inf
     logits[0, 0, [5, 30]] = 99.0
-    s = Scores.of(logits)
+    logits[..., 40:] = -torch.inf  # a slice without a token that is allowed
+    s = Scores.of(logits.split(20, -1))
     torch.testing.assert_close(s.c_BN, logits.softmax(-1).amax(-1))
     torch.testing.assert_close(s.logz_BN, logits.logsumexp(-1))
-    assert s.n_BN[0, 0] == 5
+    torch.testing.assert_close(s.logprobs(), logits.log_softmax(-1))
+    branch = torch.tensor([0, 3, 1])
+    assert torch.equal(s.tokens(branch), logits[torch.arange(3), branch].argmax(-1))
+    assert s.tokens(branch)[0] == 5

@@ -107,5 +107,5 @@ def test_a_block_without_good_rows_gives_an_empty_table(base):
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
-    with pytest.raises(ModelError, match=r"asr\.model"):
+    with pytest.raises(ModelError, match=r"name a Whisper model"):
         EncodeFeatures(tmp_path, "en")

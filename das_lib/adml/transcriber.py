@@ -1,0 +1,166 @@
+"""Clips to transcripts: checks, log-mel, batches of like length, the engine, text.
+
+Shape suffixes: B utterances, F mel bins, T mel frames, S encoder frames, D model width.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from das_lib.adml.bank import AdapterBank
+from das_lib.adml.engine import MAX_NEW_TOKENS, Engine
+from das_lib.adml.linear import Precision
+from das_lib.adml.result import Result, split_words
+from das_lib.adml.select import Strategy
+from das_lib.adml.trace import Trace
+from das_lib.errors import ModelError, Reject
+
+SAMPLE_RATE = 16_000
+MIN_SECONDS = 0.1
+
+
+class Transcriber:
+    """A Whisper model with its adapters, from 16 kHz audio to text."""
+
+    def __init__(self, engine: Engine, extractor: Any, tokenizer: Any) -> None:
+        """Join an engine with the model's ``WhisperFeatureExtractor`` and tokenizer."""
+        self.engine = engine
+        self._extractor, self._tokenizer = extractor, tokenizer
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_folder: Path,
+        adapters: Mapping[str, Path] | None = None,
+        *,
+        device: str | torch.device = "cpu",
+        precision: Precision = "float32",
+        language: str | None = None,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+    ) -> "Transcriber":
+        """Load a Whisper folder (safetensors only) and PEFT LoRA folders by name.
+
+        The options are those of `Engine`.
+
+        Raises:
+            ModelError: The folder is no Whisper model, or an adapter is refused.
+            DasError: An option is out of range.
+        """
+        from transformers import WhisperFeatureExtractor, WhisperTokenizer
+
+        engine = Engine.load(
+            model_folder,
+            adapters,
+            device=device,
+            precision=precision,
+            language=language,
+            max_new_tokens=max_new_tokens,
+        )
+        try:
+            extractor = WhisperFeatureExtractor.from_pretrained(str(model_folder))
+            tokenizer = WhisperTokenizer.from_pretrained(str(model_folder))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"base model: {model_folder} cannot be loaded: {error}") from error
+        return cls(engine, extractor, tokenizer)
+
+    @property
+    def bank(self) -> AdapterBank:
+        """The adapters, which may come and go between two calls."""
+        return self.engine.bank
+
+    def check(self, audio: Any, id: str = "") -> Reject | None:
+        """Say why a clip cannot be transcribed, if so.
+
+        Args:
+            audio: 16 kHz mono samples.
+            id: Goes into the rejection.
+        """
+        longest: int = self._extractor.n_samples
+        if not isinstance(audio, np.ndarray) or audio.ndim != 1:
+            shape = getattr(audio, "shape", type(audio).__name__)
+            return Reject(id, "not-mono", f"shape is {shape}, one dimension of samples is needed")
+        if not np.issubdtype(audio.dtype, np.floating):
+            return Reject(id, "not-float", f"dtype is {audio.dtype}, floats in [-1, 1] are needed")
+        seconds = len(audio) / SAMPLE_RATE
+        if not len(audio):
+            return Reject(id, "empty", "no samples")
+        if seconds < MIN_SECONDS:
+            return Reject(id, "too-short", f"{seconds:.3f} s, at least {MIN_SECONDS} s are needed")
+        if len(audio) > longest:
+            limit = longest / SAMPLE_RATE
+            return Reject(id, "too-long", f"{seconds:.3f} s, at most {limit:g} s are read; cut it")
+        if not np.isfinite(audio).all():
+            return Reject(id, "not-finite", f"{(~np.isfinite(audio)).sum()} samples not finite")
+        return None
+
+    def features(self, audio: Sequence[np.ndarray]) -> torch.Tensor:
+        """Log-mel spectrogram of clips padded to 30 s. [B, F, T]."""
+        mel = self._extractor(
+            list(audio),
+            sampling_rate=SAMPLE_RATE,
+            return_tensors="pt",
+            device=str(self.engine.device),
+        )
+        return mel.input_features
+
+    def transcribe(
+        self,
+        audio: Sequence[Any],
+        strategies: Mapping[str, Strategy],
+        *,
+        batch_size: int = 16,
+        ids: Sequence[str] | None = None,
+    ) -> list[dict[str, Result] | Reject]:
+        """Transcribe 16 kHz mono clips of 0.1 to 30 s with every strategy.
+
+        Returns:
+            For each clip, in order, the results by strategy, or why there are none.
+
+        Raises:
+            DasError: A strategy needs a branch that the bank does not have.
+        """
+        names = ids or [str(i) for i in range(len(audio))]
+        out: list[Any] = [self.check(a, n) for a, n in zip(audio, names, strict=True)]
+        # Clips of like length end together, so few finished rows wait for the others.
+        order = sorted((i for i, r in enumerate(out) if r is None), key=lambda i: len(audio[i]))
+        for at in range(0, len(order), batch_size):
+            batch = order[at : at + batch_size]
+            rows = self.transcribe_batch([audio[i] for i in batch], strategies)
+            for i, row in zip(batch, rows, strict=True):
+                out[i] = row
+        return out
+
+    def transcribe_batch(
+        self, audio: Sequence[np.ndarray], strategies: Mapping[str, Strategy]
+    ) -> list[dict[str, Result]]:
+        """Transcribe checked clips together: one encoder pass, then a decode a strategy."""
+        engine = self.engine
+        memory = engine.memory(engine.encode(self.features(audio)))
+        languages = engine.languages(memory)
+        rows: list[dict[str, Result]] = [{} for _ in audio]
+        for name, strategy in strategies.items():
+            traces = engine.decode(memory, languages, strategy)
+            for row, trace in zip(rows, traces, strict=True):
+                row[name] = self.result(trace)
+        return rows
+
+    def result(self, trace: Trace) -> Result:
+        """Text and words of a decode."""
+        text_tokens = [t for t in trace.tokens if t not in self.engine.prompts.end]
+        return Result(
+            text=self._decode(trace.tokens).strip(),
+            tokens=trace.tokens,
+            branch=trace.branch,
+            rule=trace.rule,
+            branches=trace.columns,
+            confidence=np.stack(trace.confidence).astype(np.float32),
+            logprob=trace.logprob,
+            language=trace.language,
+            words=split_words(text_tokens, trace.branch, trace.logprob, self._decode),
+        )
+
+    def _decode(self, tokens: list[int]) -> str:
+        return self._tokenizer.decode(tokens, skip_special_tokens=True)

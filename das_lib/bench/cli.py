@@ -1,0 +1,91 @@
+"""The options of the benchmarks."""
+
+import argparse
+from pathlib import Path
+
+from das_lib.adml.linear import DTYPES
+
+MODEL = "openai/whisper-base"
+
+
+def add_benches(parser: argparse.ArgumentParser) -> None:
+    """Add one command a benchmark."""
+    benches = parser.add_subparsers(dest="bench", required=True, metavar="BENCH")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--model", default=MODEL, help=f"local path or name (default {MODEL})")
+    common.add_argument(
+        "--audio", type=Path, metavar="MANIFEST", help="manifest.jsonl of the clips to decode"
+    )
+    common.add_argument("--rounds", type=_count, default=5, help="counted rounds (default 5)")
+    common.add_argument("--threads", type=_count, default=2, help="compute threads (default 2)")
+
+    text = "the cost of k adapters decoded in one pass, against none and one by one"
+    adml = benches.add_parser("adml", parents=[common], help=text, description=text)
+    adml.add_argument("--k", type=_counts, default=(0, 1, 2, 3, 10, 25), metavar="K,...")
+    adml.add_argument("--batch", type=_counts, default=(1, 16), metavar="B,...")
+    adml.add_argument("--precision", choices=tuple(DTYPES), default="float32")
+    adml.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    adml.add_argument("--passes", type=_count, default=14, help="decoder passes (default 14)")
+    adml.add_argument("--no-sequential", action="store_true", help="leave out k + 1 single decodes")
+    adml.add_argument("--profile", action="store_true", help="show where the time goes instead")
+    adml.set_defaults(handler=_adml)
+
+    text = "this engine beside faster-whisper, transformers and PEFT"
+    peers = benches.add_parser("peers", parents=[common], help=text, description=text)
+    peers.add_argument("--clips", type=_count, default=8, help="clips a round (default 8)")
+    peers.add_argument("--batch", type=_count, default=1, help="of this engine and transformers")
+    peers.set_defaults(handler=_peers)
+
+
+def _adml(arguments: argparse.Namespace) -> int:
+    from das_lib.bench.adml import bench_adml
+    from das_lib.bench.profile import bench_profile
+
+    model, clips = _material(arguments, max(arguments.batch))
+    options = {
+        "ks": arguments.k,
+        "batches": arguments.batch,
+        "precision": arguments.precision,
+        "device": arguments.device,
+        "passes": arguments.passes,
+        "rounds": arguments.rounds,
+    }
+    if arguments.profile:
+        bench_profile(model, clips, **options)
+    else:
+        bench_adml(model, clips, sequential=not arguments.no_sequential, **options)
+    return 0
+
+
+def _peers(arguments: argparse.Namespace) -> int:
+    from das_lib.bench.peers import bench_peers
+
+    model, clips = _material(arguments, arguments.clips)
+    threads = arguments.threads
+    bench_peers(model, clips, batch=arguments.batch, rounds=arguments.rounds, threads=threads)
+    return 0
+
+
+def _material(arguments: argparse.Namespace, count: int):
+    import torch
+
+    from das_lib.bench.material import default_manifest, read_clips
+    from das_lib.models import resolve_model
+
+    torch.set_num_threads(arguments.threads)
+    clips = read_clips(arguments.audio or default_manifest(), count)
+    return resolve_model(arguments.model), clips
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is below 1")
+    return value
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    values = tuple(int(part) for part in text.split(","))
+    if min(values) < 0:
+        raise argparse.ArgumentTypeError(f"{min(values)} is below 0")
+    return values

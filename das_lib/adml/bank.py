@@ -15,13 +15,14 @@ frames.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from das_lib.adml.adapter import Adapter, BaseShape, read_adapter
+from das_lib.adml.linear import project
 from das_lib.errors import ModelError
 
 BASE = "base"
@@ -35,10 +36,27 @@ FUSED = {"self_attn.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """The changes of K branches to one projection, stacked."""
+    """The changes of K branches to one projection, or to some that have one input, stacked."""
 
     a_KIR: torch.Tensor
+    """Of all parts, their ranks side by side."""
+    parts: tuple["Part", ...]
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Delta":
+        """The same on a device."""
+        parts = tuple(replace(part, b_KRO=part.b_KRO.to(device, dtype)) for part in self.parts)
+        return Delta(self.a_KIR.to(device, dtype), parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The second half of a change to one projection."""
+
     b_KRO: torch.Tensor
+    ranks: slice
+    """Of the ranks in ``a_KIR``."""
+    outputs: slice
+    """Of the projections' outputs, which stand side by side."""
 
 
 Deltas = Mapping[str, Delta]
@@ -126,9 +144,7 @@ class AdapterBank:
                 for site, parts in _groups(layer, self._base).items():
                     delta = _stack(parts, changes)
                     if delta is not None:
-                        stacks[site] = Delta(
-                            delta.a_KIR.to(device, dtype), delta.b_KRO.to(device, dtype)
-                        )
+                        stacks[site] = delta.to(device, dtype)
             self._stacks[key] = stacks
         return self._stacks[key]
 
@@ -174,30 +190,32 @@ def _groups(layer: int, base: BaseShape) -> dict[str, tuple[str, ...]]:
     return {prefix + name: tuple(prefix + part for part in parts) for name, parts in groups.items()}
 
 
-def _stack(parts: Sequence[str], changes: Sequence[Mapping[str, Pair]]) -> Delta | None:
+def _stack(sites: Sequence[str], changes: Sequence[Mapping[str, Pair]]) -> Delta | None:
     """Stack the branches' changes to projections of one input, outputs side by side."""
-    first = next((i for i, c in enumerate(changes) if any(part in c for part in parts)), None)
+    first = next((i for i, c in enumerate(changes) if any(site in c for site in sites)), None)
     if first is None:
         return None
     changes = changes[first:]  # branches before it have no row: their product would be zero
-    some = {part: next((c[part] for c in changes if part in c), None) for part in parts}
-    ranks = {
-        part: max((len(c[part][0]) for c in changes if part in c), default=0) for part in parts
-    }
-    known = next(pair for pair in some.values() if pair is not None)
-    width = max(len(pair[1]) for pair in some.values() if pair is not None)
-    a_KIR = torch.zeros(len(changes), known[0].shape[1], sum(ranks.values()))
-    b_KRO = torch.zeros(len(changes), sum(ranks.values()), width * len(parts))
-    at = 0
-    for position, part in enumerate(parts):
-        for k, change in enumerate(changes):
-            if part in change:
-                a_RI, b_OR = change[part]
-                end = at + len(a_RI)
-                a_KIR[k, :, at:end] = a_RI.T
-                b_KRO[k, at:end, position * width : position * width + len(b_OR)] = b_OR.T
-        at += ranks[part]
-    return Delta(a_KIR, b_KRO)
+    stacked_a, stacked_b, rank = [], [], 0
+    for position, site in enumerate(sites):
+        pairs = [change.get(site) for change in changes]
+        some = [pair for pair in pairs if pair is not None]
+        if not some:
+            continue
+        ranks = max(len(a_RI) for a_RI, _ in some)
+        inputs, outputs = some[0][0].shape[1], len(some[0][1])
+        a_KIR = torch.zeros(len(pairs), inputs, ranks)
+        b_KRO = torch.zeros(len(pairs), ranks, outputs)
+        for k, pair in enumerate(pairs):
+            if pair is not None:
+                a_RI, b_OR = pair
+                a_KIR[k, :, : len(a_RI)] = a_RI.T
+                b_KRO[k, : len(a_RI)] = b_OR.T
+        stacked_a.append(a_KIR)
+        span = slice(position * outputs, (position + 1) * outputs)
+        stacked_b.append(Part(b_KRO, slice(rank, rank + ranks), span))
+        rank += ranks
+    return Delta(torch.cat(stacked_a, -1), tuple(stacked_b))
 
 
 def add_delta(y_NBTO: torch.Tensor, x_NBTI: torch.Tensor, delta: Delta | None) -> torch.Tensor:
@@ -205,9 +223,11 @@ def add_delta(y_NBTO: torch.Tensor, x_NBTI: torch.Tensor, delta: Delta | None) -
     if delta is None:
         return y_NBTO
     count, width, _ = delta.a_KIR.shape
-    x_KMI = x_NBTI[-count:].reshape(count, -1, width)
+    u_KMR = torch.bmm(x_NBTI[-count:].reshape(count, -1, width), delta.a_KIR)
     y_KMO = y_NBTO[-count:].view(count, -1, y_NBTO.shape[-1])
-    y_KMO.baddbmm_(torch.bmm(x_KMI, delta.a_KIR), delta.b_KRO)
+    for part in delta.parts:
+        # Not baddbmm_: into a slice of the outputs it would loop over the branches.
+        y_KMO[..., part.outputs] += torch.bmm(u_KMR[..., part.ranks], part.b_KRO)
     return y_NBTO
 
 
@@ -220,8 +240,8 @@ def compress(h_BSI: torch.Tensor, delta: Delta | None) -> torch.Tensor | None:
     if delta is None:
         return None
     count, width, rank = delta.a_KIR.shape
-    a_IM = delta.a_KIR.transpose(0, 1).reshape(width, count * rank)
-    return (h_BSI @ a_IM).unflatten(-1, (count, rank)).transpose(1, 2)
+    a_MI = delta.a_KIR.transpose(1, 2).reshape(count * rank, width)
+    return project(h_BSI, a_MI).unflatten(-1, (count, rank)).transpose(1, 2)
 
 
 def merge(weight_OI: torch.Tensor, pair: Pair | None) -> torch.Tensor:

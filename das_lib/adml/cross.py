@@ -31,7 +31,8 @@ class LowRank:
         """Split B_i^T by head."""
         if z_BKSR is None or delta is None:
             return None
-        b_KHRE = delta.b_KRO.unflatten(-1, (heads, -1)).transpose(1, 2).contiguous()
+        [part] = delta.parts
+        b_KHRE = part.b_KRO.unflatten(-1, (heads, -1)).transpose(1, 2).contiguous()
         return cls(z_BKSR, b_KHRE)
 
 

@@ -184,8 +184,16 @@ class Decoder:
             [h_BSD.new_empty(shape) for _ in count],
         )
 
-    def forward(self, state: State, tokens_BT: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, state: State, tokens_BT: torch.Tensor, *, last_only: bool = False
+    ) -> torch.Tensor:
         """Feed the same T tokens to all branches of a row and advance the state.
+
+        Args:
+            state: Advances by T positions.
+            tokens_BT: The tokens.
+            last_only: Only the last position is wanted, so T is 1 in what is returned: the last
+                layer needs no more of the others than their keys and values.
 
         Returns:
             The hidden states before the last layer norm, float32. [N, B, T, D]
@@ -194,19 +202,30 @@ class Decoder:
         state.reserve(end)
         x_BTD = F.embedding(tokens_BT, self._tokens_VD)
         x_BTD = x_BTD + self._positions_UD[state.length : end]
-        branches = state.k_NBHUE[0].shape[0]
-        x_NBTD = x_BTD.expand(branches, *x_BTD.shape).contiguous()
+        # Up to the first change, all branches are one.
+        x_NBTD = x_BTD.unsqueeze(0)
         for i, layer in enumerate(self._layers):
             norm_self, norm_cross, norm_ffn = layer.norms
-            x_NBTD += self._self_attention(i, layer_norm(x_NBTD, norm_self, self.dtype), state)
+            last = last_only and i == len(self._layers) - 1
+            o_NBTD = self._self_attention(
+                i, layer_norm(x_NBTD, norm_self, self.dtype), state, last_only=last
+            )
+            x_NBTD = (x_NBTD[:, :, -1:] if last else x_NBTD) + o_NBTD
             x_NBTD += self._cross_attention(i, layer_norm(x_NBTD, norm_cross, self.dtype), state)
             x_NBTD += self._feed_forward(i, layer_norm(x_NBTD, norm_ffn, self.dtype), state)
         state.length = end
         return x_NBTD
 
-    def _self_attention(self, i: int, x_NBTD: torch.Tensor, state: State) -> torch.Tensor:
+    def _self_attention(
+        self, i: int, x_NBTD: torch.Tensor, state: State, *, last_only: bool
+    ) -> torch.Tensor:
         layer, deltas = self._layers[i], state.deltas
-        qkv_NBTO = add_delta(layer.qkv(x_NBTD), x_NBTD, deltas.get(f"{i}.self_attn.qkv"))
+        qkv_NBTO = layer.qkv(x_NBTD)
+        if i == 0:
+            branches = state.k_NBHUE[0].shape[0]
+            x_NBTD = x_NBTD.expand(branches, -1, -1, -1)
+            qkv_NBTO = qkv_NBTO.repeat(branches, 1, 1, 1)
+        add_delta(qkv_NBTO, x_NBTD, deltas.get(f"{i}.self_attn.qkv"))
         # [N, B, T, 3, H, E] -> 3 x [N, B, H, T, E]
         q, k, v = qkv_NBTO.unflatten(-1, (3, self._heads, -1)).permute(3, 0, 1, 4, 2, 5)
         start, end = state.length, state.length + x_NBTD.shape[2]
@@ -214,7 +233,9 @@ class Decoder:
         keys[..., start:end, :] = k
         values[..., start:end, :] = v
         mask_TU = None
-        if end - start > 1:
+        if last_only:
+            q = q[..., -1:, :]
+        elif end - start > 1:
             mask_TU = torch.ones(end - start, end, dtype=torch.bool, device=x_NBTD.device)
             mask_TU = mask_TU.tril(start)
         o_MHTE = F.scaled_dot_product_attention(
@@ -223,7 +244,7 @@ class Decoder:
             values[..., :end, :].flatten(0, 1),
             attn_mask=mask_TU,
         )
-        o_NBTD = o_MHTE.transpose(1, 2).reshape(x_NBTD.shape)
+        o_NBTD = o_MHTE.transpose(1, 2).flatten(2).unflatten(0, x_NBTD.shape[:2])
         return add_delta(layer.self_out(o_NBTD), o_NBTD, deltas.get(f"{i}.self_attn.out_proj"))
 
     def _cross_attention(self, i: int, x_NBTD: torch.Tensor, state: State) -> torch.Tensor:

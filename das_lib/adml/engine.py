@@ -15,7 +15,7 @@ from das_lib.adml.bank import AdapterBank
 from das_lib.adml.checkpoint import Checkpoint, read_checkpoint
 from das_lib.adml.decoder import Decoder, Memory
 from das_lib.adml.encoder import Encoder
-from das_lib.adml.linear import Precision, check_precision, tune_cpu
+from das_lib.adml.linear import Precision, check_precision
 from das_lib.adml.prompt import Prompts
 from das_lib.adml.select import Choice, Scores, Strategy
 from das_lib.adml.trace import Trace
@@ -54,7 +54,6 @@ class Engine:
         """
         self.device = torch.device(device)
         check_precision(precision, self.device)
-        tune_cpu()
         if max_new_tokens < 1:
             raise DasError(f"max_new_tokens is {max_new_tokens}, it must be at least 1")
         self.bank = bank
@@ -133,7 +132,7 @@ class Engine:
         alive = list(range(len(traces)))
         tokens_BT, vocabulary = self.prompts.build(languages), self._first
         while alive and state.length < self.capacity:
-            x_NBTD = self.decoder.forward(state, tokens_BT)
+            x_NBTD = self.decoder.forward(state, tokens_BT, last_only=True)
             scores = vocabulary.scores(x_NBTD[:, :, -1])
             choice = strategy.choose(scores)
             tokens = self._record(scores, choice, [traces[u] for u in alive])

@@ -7,7 +7,6 @@ costs what one row costs.
 Shape suffixes: M rows, I input width, O output width.
 """
 
-import os
 from typing import Literal, Protocol
 
 import torch
@@ -73,6 +72,14 @@ def pack(
     return _Plain(weight_OI.to(device, dtype), bias_O.to(device, dtype))
 
 
+def project(x: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
+    """X @ W^T for weights that are used once or over many rows: packing them pays at once."""
+    if x.device.type == "cpu" and has_onednn():
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight_OI, None)
+        return torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
+    return F.linear(x, weight_OI)
+
+
 def check_precision(precision: str, device: torch.device) -> None:
     """Refuse what this device cannot do well.
 
@@ -84,15 +91,6 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise DasError(
             f"precision is {precision!r}, on {device.type} it must be one of {', '.join(known)}"
         )
-
-
-def tune_cpu() -> None:
-    """Let MKL use AVX-512 on every CPU that has it; in force if MKL has not run before.
-
-    Left alone, MKL runs its small products on AMD's CPUs at half their speed.
-    """
-    if torch.backends.cpu.get_cpu_capability() == "AVX512":
-        os.environ.setdefault("MKL_CBWR", "AVX512")
 
 
 def has_onednn() -> bool:

@@ -65,6 +65,11 @@ def test_an_initialisation_that_changed_the_base_is_refused(base, folder, init):
     refused(base, folder, init, "true", "path_initial_model_for_weight_conversion")
 
 
+def change(delta, part):
+    """B_i A_i of every branch. [K, O, I]."""
+    return (delta.a_KIR[..., part.ranks] @ part.b_KRO).transpose(1, 2)
+
+
 def test_a_converted_pissa_adapter_is_plain_lora(tmp_path, base):
     folder, merged = pissa_adapter(tmp_path / "music", base, seed=1)
     bank = AdapterBank.load(base, {"music": folder})
@@ -72,14 +77,13 @@ def test_a_converted_pissa_adapter_is_plain_lora(tmp_path, base):
     delta = bank.stack((0, 1), dtype=torch.float32, device=torch.device("cpu"))
     got = delta["0.self_attn.qkv"]
     assert got.a_KIR.shape[-1] == 2 * (4 + 4), "q and v, each of twice the rank"
-    change_OI = (got.a_KIR @ got.b_KRO)[0].T
-    q_OI, k_OI, v_OI = change_OI.chunk(3)
     stock = read_checkpoint(base)
-    for name, part_OI in (("q", q_OI), ("v", v_OI)):
+    for name, part in zip("qv", got.parts, strict=True):
+        part_OI = change(got, part)[0]
         want = merged[f"0.self_attn.{name}_proj"]
         want = want - stock[f"decoder.layers.0.self_attn.{name}_proj.weight"]
         torch.testing.assert_close(part_OI, want, atol=1e-5, rtol=1e-4)
-    assert not k_OI.any()
+        assert part.outputs == {"q": slice(0, 32), "v": slice(64, 96)}[name]
 
 
 def test_pissa_adapters_of_one_start_run_at_their_own_rank_over_the_common_residual(tmp_path, base):
@@ -96,11 +100,9 @@ def test_pissa_adapters_of_one_start_run_at_their_own_rank_over_the_common_resid
         layer, block, projection = site.split(".")
         fused = block == "self_attn"
         delta = deltas[f"{layer}.self_attn.qkv" if fused else site]
-        for i, want_OI in enumerate(branches):
-            change_OI = (delta.a_KIR[i] @ delta.b_KRO[i]).T
-            if fused:
-                change_OI = change_OI.chunk(3)["qkv".index(projection[0])]
-            torch.testing.assert_close(residual_OI + change_OI, want_OI, atol=1e-5, rtol=1e-4)
+        part = delta.parts["qv".index(projection[0]) if fused else 0]
+        changed_NOI = residual_OI + change(delta, part)
+        torch.testing.assert_close(changed_NOI, torch.stack(branches), atol=1e-5, rtol=1e-4)
     before = bank.common
     bank.remove("a2")
     assert bank.common is before, "the same residual: the base's weights stay packed"

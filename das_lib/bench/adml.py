@@ -24,7 +24,7 @@ from das_lib.speech.audio import SAMPLE_RATE
 
 PAPER = {1: 0.102, 2: 0.077, 3: 0.094, 10: 0.184, 25: 0.848}
 """Relative increase of the real-time factor on a V100 (table VI), by k."""
-FILLER = 264  # " a", in every Whisper vocabulary
+FILLER = 64  # a letter, in every Whisper vocabulary
 
 
 class Prescribed:

@@ -14,7 +14,11 @@ def add_benches(parser: argparse.ArgumentParser) -> None:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--model", default=MODEL, help=f"local path or name (default {MODEL})")
     common.add_argument(
-        "--audio", type=Path, metavar="MANIFEST", help="manifest.jsonl of the clips to decode"
+        "--audio",
+        type=Path,
+        action="append",
+        metavar="MANIFEST",
+        help="manifest.jsonl of the clips to decode; parity takes several",
     )
     common.add_argument("--rounds", type=_count, default=5, help="counted rounds (default 5)")
     common.add_argument("--threads", type=_count, default=2, help="compute threads (default 2)")
@@ -35,6 +39,24 @@ def add_benches(parser: argparse.ArgumentParser) -> None:
     peers.add_argument("--clips", type=_count, default=8, help="clips a round (default 8)")
     peers.add_argument("--batch", type=_count, default=1, help="of this engine and transformers")
     peers.set_defaults(handler=_peers)
+
+    text = "the engine's tokens against stock transformers and PEFT, and word error rates"
+    parity = benches.add_parser("parity", parents=[common], help=text, description=text)
+    parity.add_argument(
+        "--adapter",
+        dest="adapters",
+        action="append",
+        default=[],
+        type=_adapter,
+        metavar="NAME=FOLDER",
+        help="a trained adapter (PEFT folder); may be repeated",
+    )
+    parity.add_argument(
+        "--utterances", type=_count, default=50, help="of each --audio (default 50)"
+    )
+    parity.add_argument("--batch", type=_count, default=8, help="utterances decoded together")
+    parity.add_argument("--tau", type=float, default=0.025)
+    parity.set_defaults(handler=_parity)
 
 
 def _adml(arguments: argparse.Namespace) -> int:
@@ -66,6 +88,31 @@ def _peers(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _parity(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from das_lib.bench.material import default_manifest, read_utterances
+    from das_lib.bench.parity import bench_parity
+    from das_lib.models import resolve_model
+
+    torch.set_num_threads(arguments.threads)
+    utterances = [
+        utterance
+        for manifest in arguments.audio or [default_manifest()]
+        for utterance in read_utterances(manifest, arguments.utterances)
+    ]
+    clips, texts = zip(*utterances, strict=True)
+    bench_parity(
+        resolve_model(arguments.model),
+        clips,
+        texts,
+        dict(arguments.adapters),
+        tau=arguments.tau,
+        batch=arguments.batch,
+    )
+    return 0
+
+
 def _material(arguments: argparse.Namespace, count: int):
     import torch
 
@@ -73,7 +120,8 @@ def _material(arguments: argparse.Namespace, count: int):
     from das_lib.models import resolve_model
 
     torch.set_num_threads(arguments.threads)
-    clips = read_clips(arguments.audio or default_manifest(), count)
+    [manifest] = (arguments.audio or [default_manifest()])[:1]
+    clips = read_clips(manifest, count)
     return resolve_model(arguments.model), clips
 
 
@@ -89,3 +137,10 @@ def _counts(text: str) -> tuple[int, ...]:
     if min(values) < 0:
         raise argparse.ArgumentTypeError(f"{min(values)} is below 0")
     return values
+
+
+def _adapter(text: str) -> tuple[str, Path]:
+    name, separator, folder = text.partition("=")
+    if not separator or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is no NAME=FOLDER")
+    return name, Path(folder)

@@ -24,8 +24,20 @@ def default_manifest() -> Path:
     return manifest if manifest.is_file() else HERE
 
 
-def read_clips(manifest: Path, count: int, *, longest_s: float = 30.0) -> list[np.ndarray]:
+def read_clips(manifest: Path, count: int) -> list[np.ndarray]:
     """``count`` clips of a manifest, spread evenly over it, again from the start if it ends.
+
+    Raises:
+        DasError: There is no such manifest, or no clip in it that is short enough.
+    """
+    clips = [clip for clip, _ in read_utterances(manifest, count)]
+    return [clips[i % len(clips)] for i in range(count)]
+
+
+def read_utterances(
+    manifest: Path, count: int, *, longest_s: float = 30.0
+) -> list[tuple[np.ndarray, str]]:
+    """Up to ``count`` clips of at most ``longest_s`` with their texts, spread over a manifest.
 
     Raises:
         DasError: There is no such manifest, or no clip in it that is short enough.
@@ -38,19 +50,18 @@ def read_clips(manifest: Path, count: int, *, longest_s: float = 30.0) -> list[n
         raise DasError(
             f"--audio: {manifest} cannot be read ({error.strerror}); name a manifest.jsonl"
         ) from error
-    paths = [manifest.parent / json.loads(line)["audio"] for line in lines if line.strip()]
-    step = max(1, len(paths) // count)
-    order = [i for start in range(step) for i in range(start, len(paths), step)]
-    clips = []
-    for i in order:
-        clip = read_audio(paths[i])
+    rows = [json.loads(line) for line in lines if line.strip()]
+    step = max(1, len(rows) // count)
+    found = []
+    for row in (row for start in range(step) for row in rows[start::step]):
+        clip = read_audio(manifest.parent / row["audio"])
         if len(clip) <= longest_s * SAMPLE_RATE:
-            clips.append(clip)
-        if len(clips) == count:
-            return clips
-    if not clips:
+            found.append((clip, row["text"]))
+        if len(found) == count:
+            break
+    if not found:
         raise DasError(f"--audio: {manifest} has no clip of at most {longest_s:g} s; name another")
-    return [clips[i % len(clips)] for i in range(count)]
+    return found
 
 
 def write_adapters(folder: Path, config: Mapping[str, Any], count: int) -> dict[str, Path]:

@@ -1,11 +1,22 @@
 """The selection rule against a slow transcript of equation 3."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from das_lib.adml.select import Adml, Fixed, MaxConfidence, Rule, Scores
+from das_lib.adml.select import (
+    Adml,
+    Fixed,
+    LowestEntropy,
+    Majority,
+    MaxConfidence,
+    Mean,
+    Rule,
+    Scores,
+)
 from das_lib.errors import DasError
 
 GRID = 64  # confidences are whole 64ths, exact in float32, so that ties and bounds do occur
@@ -113,3 +124,47 @@ def test_confidence_is_the_largest_softmax_and_equal_logits_give_the_lower_token
     branch = torch.tensor([0, 3, 1])
     assert torch.equal(s.tokens(branch), logits[torch.arange(3), branch].argmax(-1))
     assert s.tokens(branch)[0] == 5
+
+
+def test_the_other_strategies_agree_with_a_loop_over_utterances_and_branches():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(40, 4, 9, generator=generator) * 2
+    logits[..., 3] = -torch.inf  # a suppressed token
+    scores = Scores.of(logits.split(4, -1))
+    strategies = {
+        "mean": Mean(),
+        "log": Mean(log=True),
+        "entropy": LowestEntropy(),
+        "majority": Majority(),
+    }
+    got = {name: strategy.choose(scores) for name, strategy in strategies.items()}
+    for b in range(40):
+        p = logits[b].double().softmax(-1)
+        best = p.argmax(-1).tolist()
+        entropy = [sum(-x * math.log(x) for x in row.tolist() if x) for row in p]
+        sure = entropy.index(min(entropy))
+        voted = max(range(4), key=lambda i: (best.count(best[i]), -i))
+        for name, token, branch in (
+            ("mean", p.mean(0).argmax().item(), None),
+            ("log", p.log().mean(0).argmax().item(), None),
+            ("entropy", best[sure], sure),
+            ("majority", best[voted], voted),
+        ):
+            choice = got[name]
+            assert choice.token_B[b] == token, name
+            chosen = choice.branch_B[b].item()
+            # A mean has no branch of its own: the one that finds the token most likely stands in.
+            assert chosen == (p[:, token].argmax().item() if branch is None else branch), name
+            assert choice.logprob_B[b].exp().item() == pytest.approx(p[chosen, token].item())
+
+
+def test_a_majority_is_worth_more_than_confidence_and_ties_go_to_the_lower_branch():
+    logits = torch.full((2, 4, 8), -5.0)
+    for branch, token in enumerate((1, 2, 2, 3)):
+        logits[0, branch, token] = 9.0 if branch == 3 else 1.0
+    for branch, token in enumerate((1, 2, 2, 1)):
+        logits[1, branch, token] = float(branch)
+    choice = Majority().choose(Scores.of([logits]))
+    assert choice.token_B.tolist() == [2, 1]
+    assert choice.branch_B.tolist() == [1, 0]
+    assert set(choice.rule_B.tolist()) == {Rule.MAJORITY}

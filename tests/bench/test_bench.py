@@ -1,0 +1,115 @@
+"""The benchmarks on a tiny model: what they print, and that parity notices a wrong token."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from adml_helpers import clips, random_adapter
+
+from das_lib.adml import Adml, Transcriber
+from das_lib.bench.__main__ import main
+from das_lib.bench.parity import Branches, agreeing
+from das_lib.testing import tiny_whisper
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    """A tiny model, a manifest of four clips, and two adapters."""
+    folder = tmp_path_factory.mktemp("bench")
+    tiny = tiny_whisper(folder / "tiny", d_model=32)
+    rows = []
+    for i, clip in enumerate(clips(4)):
+        soundfile.write(folder / f"{i}.flac", clip, 16_000)
+        rows.append(json.dumps({"audio": f"{i}.flac", "text": "some words"}))
+    (folder / "manifest.jsonl").write_text("\n".join(rows))
+    adapters = [random_adapter(folder / f"a{i}", tiny, seed=i) for i in (1, 2)]
+    return tiny, folder / "manifest.jsonl", adapters
+
+
+def run(monkeypatch, capsys, material, bench, *options):
+    """Exit status, the JSON of a benchmark, and its table."""
+    tiny, manifest, _ = material
+    argv = ["das-bench", bench, "--model", str(tiny), "--audio", str(manifest), "--threads", "1"]
+    monkeypatch.setattr(sys, "argv", [*argv, *options])
+    status = main()
+    printed = capsys.readouterr()
+    return status, json.loads(printed.out or "null"), printed.err
+
+
+def test_adml_prints_a_row_for_each_k_and_batch_with_the_figures_named(
+    monkeypatch, capsys, material
+):
+    options = ("--k", "0,2", "--batch", "1,2", "--rounds", "2", "--passes", "5")
+    status, value, table = run(monkeypatch, capsys, material, "adml", *options)
+    assert status == 0
+    assert value["bench"] == "adml"
+    assert value["machine"]["threads"] == 1
+    assert [(row["k"], row["batch"]) for row in value["rows"]] == [(0, 1), (2, 1), (0, 2), (2, 2)]
+    for row in value["rows"]:
+        assert {"dtype", "window_s", "ms_per_pass", "sequential_ms", "rtf"} <= row.keys()
+        assert row["ms_per_utterance"] > 0
+        assert row["overhead"] == 0 if row["k"] == 0 else row["overhead"] > -1
+    assert "table VI" in table
+
+
+def test_the_profile_adds_up_to_the_whole(monkeypatch, capsys, material):
+    options = ("--k", "1", "--batch", "1", "--rounds", "1", "--passes", "4", "--profile")
+    _, value, _ = run(monkeypatch, capsys, material, "adml", *options)
+    parts = {row["part"]: row["share"] for row in value["rows"]}
+    assert {"mel", "encoder", "cross-KV", "steps", "vocabulary", "selection"} <= parts.keys()
+    assert sum(parts.values()) == pytest.approx(1, abs=0.05)
+
+
+def test_parity_finds_every_token_of_the_engine_in_the_stock_models(monkeypatch, capsys, material):
+    _, _, adapters = material
+    options = [f"--adapter=a{i}={folder}" for i, folder in enumerate(adapters)]
+    status, value, _ = run(monkeypatch, capsys, material, "parity", "--utterances", "3", *options)
+    assert status == 0
+    exact, half, stock = value["rows"]
+    assert exact["utterances_equal"] == exact["utterances"] == 3
+    assert exact["tokens_equal"] == exact["tokens"] > 10
+    assert 0 < half["agreement"] <= 1
+    assert stock["wer_base"] == exact["wer_base"]
+
+
+def test_the_stock_models_would_notice_another_token(material):
+    tiny, _, adapters = material
+    branches = Branches.load(tiny, {str(i): folder for i, folder in enumerate(adapters)})
+    named = {str(i): folder for i, folder in enumerate(adapters)}
+    engine = Transcriber.from_pretrained(tiny, named, language="en")
+    rows = engine.transcribe(clips(8), {"das": Adml()})
+    clip, tokens = max(
+        ((clip, row["das"].tokens) for clip, row in zip(clips(8), rows, strict=True)),
+        key=lambda pair: len(pair[1]),
+    )
+    assert len(tokens) > 3
+    [mel] = engine.features([clip])
+    assert branches.choices(mel, tokens, 0.025) == tokens
+    tokens[2] = 50
+    assert branches.choices(mel, tokens, 0.025) != tokens
+
+
+def test_agreement_counts_tokens_that_an_alignment_leaves_alone():
+    assert agreeing([1, 2, 3], [1, 2, 3]) == 3
+    assert agreeing([1, 9, 3, 4], [1, 2, 3, 4]) == 3
+    assert agreeing([1, 3, 4], [1, 2, 3, 4]) == 3
+    assert agreeing([], [1, 2]) == 0
+
+
+def test_a_manifest_that_is_not_there_is_named_with_the_option(monkeypatch, capsys, material):
+    tiny, _, _ = material
+    argv = ["das-bench", "adml", "--model", str(tiny), "--audio", "nowhere.jsonl"]
+    monkeypatch.setattr(sys, "argv", argv)
+    assert main() == 2
+    assert "--audio: nowhere.jsonl cannot be read" in capsys.readouterr().err
+
+
+def test_clips_come_again_from_the_start_where_there_are_too_few(material):
+    from das_lib.bench.material import read_clips
+
+    _, manifest, _ = material
+    got = read_clips(manifest, 6)
+    assert len(got) == 6
+    np.testing.assert_array_equal(got[4], got[0])

@@ -7,6 +7,7 @@ Reading order: `select` (the rule), `engine` (the loop), `decoder` and `cross` (
 
 from das_lib.adml.bank import AdapterBank
 from das_lib.adml.engine import Engine
+from das_lib.adml.fallback import Fallback
 from das_lib.adml.result import Result, Word
 from das_lib.adml.select import (
     Adml,
@@ -24,6 +25,7 @@ __all__ = [
     "AdapterBank",
     "Adml",
     "Engine",
+    "Fallback",
     "Fixed",
     "LowestEntropy",
     "Majority",

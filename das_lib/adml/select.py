@@ -57,8 +57,12 @@ class Scores:
 
     def tokens(self, branch_B: torch.Tensor) -> torch.Tensor:
         """The most likely token of a branch of each utterance, the lowest of equals. [B]."""
+        return self.logits_of(branch_B).argmax(-1)
+
+    def logits_of(self, branch_B: torch.Tensor) -> torch.Tensor:
+        """The whole vocabulary under a branch of each utterance. [B, V]."""
         row_B = torch.arange(len(branch_B), device=branch_B.device)
-        return torch.cat([part[row_B, branch_B] for part in self.slices_BNV], -1).argmax(-1)
+        return torch.cat([part[row_B, branch_B] for part in self.slices_BNV], -1)
 
     def logits(self) -> torch.Tensor:
         """Those of the whole vocabulary. [B, N, V]."""

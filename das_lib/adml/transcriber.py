@@ -4,6 +4,7 @@ Shape suffixes: B utterances, F mel bins, T mel frames, S encoder frames, D mode
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,49 @@ import numpy as np
 import torch
 
 from das_lib.adml.bank import AdapterBank
+from das_lib.adml.decoder import Memory
 from das_lib.adml.engine import MAX_NEW_TOKENS, Engine
+from das_lib.adml.fallback import Fallback, Sampled
 from das_lib.adml.linear import Precision
 from das_lib.adml.result import Result, split_words
 from das_lib.adml.select import Strategy
 from das_lib.adml.trace import Trace
-from das_lib.errors import ModelError, Reject
+from das_lib.errors import DasError, ModelError, Reject
 
 SAMPLE_RATE = 16_000
 MIN_SECONDS = 0.1
+SHORTEST_WINDOW_S = 10.0
+"""Others found words lost below it (docs/benchmarks.md has this project's own figures)."""
 
 
 class Transcriber:
     """A Whisper model with its adapters, from 16 kHz audio to text."""
 
-    def __init__(self, engine: Engine, extractor: Any, tokenizer: Any) -> None:
-        """Join an engine with the model's ``WhisperFeatureExtractor`` and tokenizer."""
+    def __init__(
+        self,
+        engine: Engine,
+        extractor: Any,
+        tokenizer: Any,
+        *,
+        margin_s: float | None = None,
+        fallback: Fallback | None = None,
+    ) -> None:
+        """Join an engine with the model's ``WhisperFeatureExtractor`` and tokenizer.
+
+        Args:
+            engine: The model.
+            extractor: Makes log-mel spectrograms.
+            tokenizer: Makes text.
+            margin_s: Encode the longest clip of a batch and so many seconds of silence, at least
+                `SHORTEST_WINDOW_S`, in place of 30 s. Faster, and approximate: Whisper has learnt
+                to hear the end of an utterance from the silence behind it.
+            fallback: Look again at doubtful transcripts.
+        """
+        if margin_s is not None and margin_s < 0:
+            raise DasError(f"margin_s is {margin_s}, it must be at least 0")
         self.engine = engine
         self._extractor, self._tokenizer = extractor, tokenizer
+        self._margin_s, self._fallback = margin_s, fallback
 
     @classmethod
     def from_pretrained(
@@ -40,10 +66,12 @@ class Transcriber:
         precision: Precision = "float32",
         language: str | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
+        margin_s: float | None = None,
+        fallback: Fallback | None = None,
     ) -> "Transcriber":
         """Load a Whisper folder (safetensors only) and PEFT LoRA folders by name.
 
-        The options are those of `Engine`.
+        The options are those of `Engine` and of this class.
 
         Raises:
             ModelError: The folder is no Whisper model, or an adapter is refused.
@@ -64,7 +92,7 @@ class Transcriber:
             tokenizer = WhisperTokenizer.from_pretrained(str(model_folder))
         except (OSError, ValueError) as error:
             raise ModelError(f"base model: {model_folder} cannot be loaded: {error}") from error
-        return cls(engine, extractor, tokenizer)
+        return cls(engine, extractor, tokenizer, margin_s=margin_s, fallback=fallback)
 
     @property
     def bank(self) -> AdapterBank:
@@ -97,14 +125,18 @@ class Transcriber:
         return None
 
     def features(self, audio: Sequence[np.ndarray]) -> torch.Tensor:
-        """Log-mel spectrogram of clips padded to 30 s. [B, F, T]."""
+        """Log-mel spectrogram of clips padded to the window, 30 s by default. [B, F, T]."""
         mel = self._extractor(
             list(audio),
             sampling_rate=SAMPLE_RATE,
             return_tensors="pt",
             device=str(self.engine.device),
         )
-        return mel.input_features
+        if self._margin_s is None:
+            return mel.input_features
+        seconds = max(len(clip) for clip in audio) / SAMPLE_RATE + self._margin_s
+        frames = round(max(seconds, SHORTEST_WINDOW_S) * SAMPLE_RATE / self._extractor.hop_length)
+        return mel.input_features[..., : frames + frames % 2]  # the encoder halves them
 
     def transcribe(
         self,
@@ -143,9 +175,31 @@ class Transcriber:
         rows: list[dict[str, Result]] = [{} for _ in audio]
         for name, strategy in strategies.items():
             traces = engine.decode(memory, languages, strategy)
-            for row, trace in zip(rows, traces, strict=True):
-                row[name] = self.result(trace)
+            results = [self.result(trace) for trace in traces]
+            if self._fallback is not None:
+                self._look_again(results, memory, languages, strategy, self._fallback)
+            for row, result in zip(rows, results, strict=True):
+                row[name] = result
         return rows
+
+    def _look_again(
+        self,
+        results: list[Result],
+        memory: Memory,
+        languages: Sequence[str],
+        strategy: Strategy,
+        fallback: Fallback,
+    ) -> None:
+        """Replace doubtful results by sampled ones."""
+        generator = torch.Generator(self.engine.device).manual_seed(fallback.seed)
+        for temperature in fallback.temperatures:
+            rows = [row for row, result in enumerate(results) if fallback.doubts(result)]
+            if not rows:
+                return
+            sampled = Sampled(strategy, temperature, generator)
+            traces = self.engine.decode(memory, [languages[r] for r in rows], sampled, rows=rows)
+            for row, trace in zip(rows, traces, strict=True):
+                results[row] = replace(self.result(trace), temperature=temperature)
 
     def result(self, trace: Trace) -> Result:
         """Text and words of a decode."""

@@ -42,21 +42,24 @@ def add_benches(parser: argparse.ArgumentParser) -> None:
 
     text = "the engine's tokens against stock transformers and PEFT, and word error rates"
     parity = benches.add_parser("parity", parents=[common], help=text, description=text)
-    parity.add_argument(
-        "--adapter",
-        dest="adapters",
-        action="append",
-        default=[],
-        type=_adapter,
-        metavar="NAME=FOLDER",
-        help="a trained adapter (PEFT folder); may be repeated",
-    )
-    parity.add_argument(
-        "--utterances", type=_count, default=50, help="of each --audio (default 50)"
-    )
-    parity.add_argument("--batch", type=_count, default=8, help="utterances decoded together")
-    parity.add_argument("--tau", type=float, default=0.025)
     parity.set_defaults(handler=_parity)
+
+    text = "modes that may change tokens (precision, window, fall-back): word errors and time"
+    modes = benches.add_parser("modes", parents=[common], help=text, description=text)
+    modes.set_defaults(handler=_modes)
+    for bench in (parity, modes):
+        bench.add_argument(
+            "--adapter",
+            dest="adapters",
+            action="append",
+            default=[],
+            type=_adapter,
+            metavar="NAME=FOLDER",
+            help="a trained adapter (PEFT folder); may be repeated",
+        )
+        bench.add_argument("--utterances", type=_count, default=50, help="of each --audio (50)")
+        bench.add_argument("--batch", type=_count, default=8, help="utterances decoded together")
+        bench.add_argument("--tau", type=float, default=0.025)
 
 
 def _adml(arguments: argparse.Namespace) -> int:
@@ -89,10 +92,27 @@ def _peers(arguments: argparse.Namespace) -> int:
 
 
 def _parity(arguments: argparse.Namespace) -> int:
+    from das_lib.bench.parity import bench_parity
+
+    model, clips, texts = _utterances(arguments)
+    adapters, tau = dict(arguments.adapters), arguments.tau
+    bench_parity(model, clips, texts, adapters, tau=tau, batch=arguments.batch)
+    return 0
+
+
+def _modes(arguments: argparse.Namespace) -> int:
+    from das_lib.bench.modes import bench_modes
+
+    model, clips, texts = _utterances(arguments)
+    options = {"tau": arguments.tau, "batch": arguments.batch, "rounds": arguments.rounds}
+    bench_modes(model, clips, texts, dict(arguments.adapters), **options)
+    return 0
+
+
+def _utterances(arguments: argparse.Namespace):
     import torch
 
     from das_lib.bench.material import default_manifest, read_utterances
-    from das_lib.bench.parity import bench_parity
     from das_lib.models import resolve_model
 
     torch.set_num_threads(arguments.threads)
@@ -102,15 +122,7 @@ def _parity(arguments: argparse.Namespace) -> int:
         for utterance in read_utterances(manifest, arguments.utterances)
     ]
     clips, texts = zip(*utterances, strict=True)
-    bench_parity(
-        resolve_model(arguments.model),
-        clips,
-        texts,
-        dict(arguments.adapters),
-        tau=arguments.tau,
-        batch=arguments.batch,
-    )
-    return 0
+    return resolve_model(arguments.model), clips, texts
 
 
 def _material(arguments: argparse.Namespace, count: int):

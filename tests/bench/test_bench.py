@@ -74,6 +74,18 @@ def test_parity_finds_every_token_of_the_engine_in_the_stock_models(monkeypatch,
     assert stock["wer_base"] == exact["wer_base"]
 
 
+def test_modes_are_measured_against_the_exact_one(monkeypatch, capsys, material):
+    options = ("--utterances", "2", "--rounds", "1")
+    status, value, _ = run(monkeypatch, capsys, material, "modes", *options)
+    assert status == 0
+    rows = {row["mode"]: row for row in value["rows"]}
+    assert rows["float32"]["tokens_agreeing"] == rows["float32"]["ratio"] == 1
+    assert rows["float32"]["wer_change"] == 0
+    # The tiny model hears 1 s, less than the shortest window: nothing changes.
+    assert rows["window: clip + 2 s"]["tokens_agreeing"] == 1
+    assert 0 < rows["int8"]["tokens_agreeing"] <= 1
+
+
 def test_the_stock_models_would_notice_another_token(material):
     tiny, _, adapters = material
     branches = Branches.load(tiny, {str(i): folder for i, folder in enumerate(adapters)})

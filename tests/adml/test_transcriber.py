@@ -1,0 +1,99 @@
+"""Modes beyond the paper: a shorter window, and a second look at doubtful transcripts."""
+
+import pytest
+import torch
+from adml_helpers import clips, random_adapter
+
+from das_lib.adml import Adml, Fallback, Fixed, Transcriber
+from das_lib.adml.fallback import Sampled, compression_ratio
+from das_lib.adml.select import Scores
+from das_lib.errors import DasError
+from das_lib.testing import tiny_whisper
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    """A tiny model that hears 30 s, and an adapter for it."""
+    folder = tmp_path_factory.mktemp("long")
+    tiny = tiny_whisper(folder / "tiny", chunk_s=30)
+    return tiny, {"a": random_adapter(folder / "a", tiny, seed=1)}
+
+
+def load(model, **options):
+    folder, adapters = model
+    return Transcriber.from_pretrained(
+        folder, adapters, language="en", max_new_tokens=20, **options
+    )
+
+
+def test_the_window_follows_the_longest_clip_and_ends_at_30_seconds(long):
+    audio = clips(2, longest=14 * 16_000)
+    seconds = max(len(clip) for clip in audio) / 16_000
+    near = load(long, margin_s=1.0).features(audio)
+    assert near.shape[-1] % 2 == 0
+    assert near.shape[-1] / 100 == pytest.approx(seconds + 1, abs=0.02)
+    assert load(long, margin_s=1.0).features(clips(1)).shape[-1] == 1000
+    assert load(long, margin_s=60.0).features(audio).shape[-1] == 3000
+    whole = load(long).features(audio)
+    assert whole.shape[-1] == 3000
+    assert torch.equal(whole[..., : near.shape[-1]], near)
+
+
+def test_a_shorter_window_decodes_and_the_whole_one_is_the_default(long):
+    audio = clips(3)
+    exact = load(long).transcribe(audio, {"das": Adml()})
+    as_wide = load(long, margin_s=30.0).transcribe(audio, {"das": Adml()})
+    assert [r["das"].tokens for r in as_wide] == [r["das"].tokens for r in exact]
+    short = load(long, margin_s=0.0).transcribe(audio, {"das": Adml()})
+    assert all(row["das"].tokens for row in short)
+
+
+def test_only_doubtful_transcripts_are_sampled_and_the_same_seed_gives_the_same(long):
+    audio = clips(6)
+    greedy = [row["das"] for row in load(long).transcribe(audio, {"das": Adml()})]
+    middle = sorted(result.avg_logprob for result in greedy)[3]
+    options = {"max_compression_ratio": 100.0, "min_avg_logprob": middle}
+    again = [
+        [
+            row["das"]
+            for row in load(long, fallback=Fallback(**options)).transcribe(audio, {"das": Adml()})
+        ]
+        for _ in range(2)
+    ]
+    assert [r.tokens for r in again[0]] == [r.tokens for r in again[1]]
+    for before, after in zip(greedy, again[0], strict=True):
+        if before.avg_logprob >= middle:
+            assert (after.tokens, after.temperature) == (before.tokens, 0.0)
+        else:
+            assert after.temperature > 0
+            assert after.avg_logprob >= middle or after.temperature == 1.0
+
+
+def test_a_transcript_that_repeats_itself_is_doubtful():
+    assert compression_ratio("so it goes. " * 30) > 2.4
+    assert compression_ratio("What group was Stevie Nicks a part of before Fleetwood Mac?") < 2.4
+    assert compression_ratio("") == 1.0
+
+
+def test_a_sample_follows_the_branch_that_the_rule_chooses():
+    logits = torch.full((1, 2, 4), -20.0)
+    logits[0, 0, 0], logits[0, 1, 1], logits[0, 1, 2] = 0.0, 3.0, 3.0
+    scores = Scores.of([logits])
+    generator = torch.Generator().manual_seed(0)
+    chosen = [Sampled(Fixed(0), 1.0, generator).choose(scores) for _ in range(20)]
+    assert {c.token_B.item() for c in chosen} == {0}
+    other = Scores.of([logits[:, 1:]])
+    drawn = [Sampled(Fixed(0), 1.0, generator).choose(other) for _ in range(40)]
+    assert {c.token_B.item() for c in drawn} == {1, 2}
+    assert drawn[0].logprob_B.exp().item() == pytest.approx(0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("temperatures", [(), (0.0, 0.2)])
+def test_a_fall_back_without_a_temperature_above_0_is_refused(temperatures):
+    with pytest.raises(DasError, match=r"temperatures is .* above 0"):
+        Fallback(temperatures=temperatures)
+
+
+def test_a_negative_margin_is_refused(long):
+    with pytest.raises(DasError, match=r"margin_s is -1\.0"):
+        load(long, margin_s=-1.0)

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 
-from das_lib.adml.bank import AdapterBank
+from das_lib.adml.bank import AdapterBank, Deltas
 from das_lib.adml.checkpoint import Checkpoint, read_checkpoint
 from das_lib.adml.decoder import Decoder, Memory
 from das_lib.adml.encoder import Encoder
 from das_lib.adml.linear import Precision, check_precision
+from das_lib.adml.lookahead import decode_with_lookahead
 from das_lib.adml.prompt import Prompts
 from das_lib.adml.select import Choice, Scores, Strategy
 from das_lib.adml.trace import Trace
@@ -37,6 +38,7 @@ class Engine:
         device: str | torch.device = "cpu",
         language: str | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
+        lookahead: int = 0,
     ):
         """Pack a model's weights for a device.
 
@@ -47,6 +49,8 @@ class Engine:
             device: Where it runs.
             language: A code such as ``en``, or None: the base detects it for each utterance.
             max_new_tokens: Bound on the tokens of a transcript, end of text included.
+            lookahead: Tokens that the base drafts ahead of the adapters where an utterance is
+                decoded alone (see `lookahead`); the tokens are the same. 0: step by step.
 
         Raises:
             ModelError: The model's generation configuration lacks what a prompt needs.
@@ -56,15 +60,16 @@ class Engine:
         check_precision(precision, self.device)
         if max_new_tokens < 1:
             raise DasError(f"max_new_tokens is {max_new_tokens}, it must be at least 1")
-        self.bank = bank
+        if lookahead < 0:
+            raise DasError(f"lookahead is {lookahead}, it must be at least 0 (step by step)")
+        self.bank, self._lookahead = bank, lookahead
         self.prompts = Prompts(model.generation, model.config["vocab_size"], self.device)
         self.language = self.prompts.resolve(language)
         self.encoder = Encoder(model, precision=precision, device=self.device)
         self.decoder = Decoder(model, precision=precision, device=self.device)
-        vocabulary = Vocabulary(model, device=self.device)
-        self._unmasked = vocabulary
-        self._first = vocabulary.masked(self.prompts.begin_mask_V)
-        self._rest = vocabulary.masked(self.prompts.mask_V)
+        self._unmasked = Vocabulary(model, device=self.device)
+        self._first = self._unmasked.masked(self.prompts.begin_mask_V)
+        self._rest = self._unmasked.masked(self.prompts.mask_V)
         # Positions that are fed; the last token of a transcript never is.
         self.capacity = min(self.prompts.length + max_new_tokens, self.decoder.max_length) - 1
 
@@ -91,14 +96,21 @@ class Engine:
         self.decoder.rebase(self.bank.common)
         return self.decoder.memory(h_BSD)
 
+    def deltas(self, branches: Sequence[int]) -> Deltas:
+        """The changes of these branches, in the engine's form."""
+        return self.bank.stack(branches, dtype=self.decoder.dtype, device=self.device)
+
+    def vocabulary(self, first: bool) -> Vocabulary:
+        """With the tokens suppressed that may not stand there; ``first``: behind the prompt."""
+        return self._first if first else self._rest
+
     @torch.inference_mode()
     def languages(self, memory: Memory) -> list[str]:
         """The given language, or what the base hears in each utterance."""
         count = len(memory.h_BSD)
         if self.language is not None:
             return [self.language] * count
-        deltas = self.bank.stack((0,), dtype=self.decoder.dtype, device=self.device)
-        state = self.decoder.start(memory, deltas, branches=1)
+        state = self.decoder.start(memory, self.deltas((0,)), branches=1)
         x_NBTD = self.decoder.forward(state, self.prompts.start(count))
         return self.prompts.detect(self._unmasked.logits(x_NBTD[0, :, -1]))
 
@@ -126,17 +138,20 @@ class Engine:
         """
         offered = tuple(range(len(self.bank.names))) if branches is None else tuple(branches)
         columns = strategy.needs(offered)
-        deltas = self.bank.stack(columns, dtype=self.decoder.dtype, device=self.device)
-        state = self.decoder.start(memory, deltas, branches=len(columns), rows=rows)
+        if self._lookahead and len(languages) == 1 and len(columns) > 1 and columns[0] == 0:
+            row = 0 if rows is None else rows[0]
+            options = {"row": row, "draft": self._lookahead}
+            return [decode_with_lookahead(self, memory, languages[0], strategy, columns, **options)]
+        state = self.decoder.start(memory, self.deltas(columns), branches=len(columns), rows=rows)
         traces = [Trace(columns, language) for language in languages]
         alive = list(range(len(traces)))
-        tokens_BT, vocabulary = self.prompts.build(languages), self._first
+        tokens_BT, vocabulary = self.prompts.build(languages), self.vocabulary(True)
         while alive and state.length < self.capacity:
             x_NBTD = self.decoder.forward(state, tokens_BT, last_only=True)
             scores = vocabulary.scores(x_NBTD[:, :, -1])
             choice = strategy.choose(scores)
             tokens = self._record(scores, choice, [traces[u] for u in alive])
-            tokens_BT, vocabulary = choice.token_B.unsqueeze(1), self._rest
+            tokens_BT, vocabulary = choice.token_B.unsqueeze(1), self.vocabulary(False)
             kept = [row for row, token in enumerate(tokens) if token not in self.prompts.end]
             if len(kept) < len(alive):
                 alive = [alive[row] for row in kept]

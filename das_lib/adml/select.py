@@ -55,6 +55,30 @@ class Scores:
         logz_BN = logz_BNC.logsumexp(-1)
         return cls((top_BNC.amax(-1) - logz_BN).exp(), logz_BN, tuple(slices_BNV))
 
+    @classmethod
+    def below(cls, parts: Sequence["Scores"]) -> "Scores":
+        """Join the utterances (or positions) of several."""
+        slices = zip(*(part.slices_BNV for part in parts), strict=True)
+        return cls(
+            torch.cat([part.c_BN for part in parts]),
+            torch.cat([part.logz_BN for part in parts]),
+            tuple(torch.cat(same) for same in slices),
+        )
+
+    @classmethod
+    def beside(cls, base: "Scores", others: "Scores") -> "Scores":
+        """Join the branches of two for the same utterances (or positions)."""
+        slices = zip(base.slices_BNV, others.slices_BNV, strict=True)
+        return cls(
+            torch.cat([base.c_BN, others.c_BN], 1),
+            torch.cat([base.logz_BN, others.logz_BN], 1),
+            tuple(torch.cat(same, 1) for same in slices),
+        )
+
+    def top_tokens(self, branch: int) -> torch.Tensor:
+        """The most likely token of one branch, the lowest of equals. [B]."""
+        return self.tokens(torch.full_like(self.c_BN[:, 0], branch, dtype=torch.int64))
+
     def tokens(self, branch_B: torch.Tensor) -> torch.Tensor:
         """The most likely token of a branch of each utterance, the lowest of equals. [B]."""
         return self.logits_of(branch_B).argmax(-1)

@@ -1,8 +1,9 @@
 """What a decode collects for one utterance, step by step."""
 
 import numpy as np
+import torch
 
-from das_lib.adml.select import Rule
+from das_lib.adml.select import Choice, Rule
 
 
 class Trace:
@@ -27,3 +28,10 @@ class Trace:
         self.rule.append(Rule(rule))
         self.logprob.append(logprob)
         self.confidence.append(confidence_N)
+
+    def extend(self, choice: Choice, c_PN: torch.Tensor, count: int) -> None:
+        """Add the first ``count`` of P steps that were chosen together."""
+        columns = (choice.token_B, choice.branch_B, choice.rule_B, choice.logprob_B)
+        confidence_PN = c_PN[:count].cpu().numpy()
+        for step in zip(*(x[:count].tolist() for x in columns), confidence_PN, strict=True):
+            self.append(*step)

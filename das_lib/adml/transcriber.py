@@ -66,6 +66,7 @@ class Transcriber:
         precision: Precision = "float32",
         language: str | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
+        lookahead: int = 0,
         margin_s: float | None = None,
         fallback: Fallback | None = None,
     ) -> "Transcriber":
@@ -86,6 +87,7 @@ class Transcriber:
             precision=precision,
             language=language,
             max_new_tokens=max_new_tokens,
+            lookahead=lookahead,
         )
         try:
             extractor = WhisperFeatureExtractor.from_pretrained(str(model_folder))

@@ -124,6 +124,29 @@ def test_a_batch_gives_what_single_utterances_give(tmp_path, base):
             assert row[name].branches == ((2,) if name == "a1" else (0, 1, 2, 3, 4))
 
 
+@pytest.mark.parametrize("mix", ["one", "distinct", "mixed", "pissa"])
+@pytest.mark.parametrize("draft", [1, 3, 20])
+def test_lookahead_gives_the_very_tokens_of_the_stepwise_loop(tmp_path, base, mix, draft):
+    stepwise, _, folders = system(tmp_path, base, mix)
+    named = {f"a{i}": folder for i, folder in enumerate(folders)}
+    ahead = Transcriber.from_pretrained(
+        base, named, language="en", max_new_tokens=LIMIT, lookahead=draft
+    )
+    deviations = 0
+    for clip in clips(6, seed=2):
+        for strategy in (Adml(), MaxConfidence(), Fixed(0)):
+            [want] = stepwise.transcribe([clip], {"x": strategy})
+            [got] = ahead.transcribe([clip], {"x": strategy})
+            assert got["x"].tokens == want["x"].tokens
+            assert got["x"].branch == want["x"].branch
+            assert got["x"].rule == want["x"].rule
+            np.testing.assert_allclose(
+                got["x"].confidence, want["x"].confidence, rtol=2e-4, atol=1e-6
+            )
+            deviations += sum(branch != 0 for branch in got["x"].branch)
+    assert deviations > 5, "the drafts are never thrown away"
+
+
 def test_a_subset_of_branches_decodes_as_a_bank_of_those_alone(tmp_path, base):
     engine, _, folders = system(tmp_path, base, "distinct")
     audio = clips(3)
@@ -251,7 +274,11 @@ def test_a_base_without_prompt_tokens_is_refused_with_the_remedy(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"max_new_tokens": 0}, "max_new_tokens is 0"), ({"language": "xx"}, "knows de, en")],
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"lookahead": -1}, "lookahead is -1"),
+        ({"language": "xx"}, "knows de, en"),
+    ],
 )
 def test_options_out_of_range_are_refused(base, options, message):
     with pytest.raises(DasError, match=message):

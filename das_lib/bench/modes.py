@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from das_lib.adml import Adml, Fallback, Transcriber
-from das_lib.bench.parity import agreeing, wer
+from das_lib.bench.parity import edits, wer
 from das_lib.bench.timing import measure, publish, ratio, spread
 from das_lib.errors import Reject
 
@@ -59,7 +59,7 @@ def bench_modes(
             "utterances": len(clips),
             "wer": wer(references, texts[mode]),
             "wer_change": wer(references, texts[mode]) - wer(references, texts[EXACT]),
-            "tokens_agreeing": sum(map(agreeing, tokens[mode], wanted)) / total,
+            "agreement": 1 - sum(map(edits, tokens[mode], wanted)) / total,
             "ms_per_utterance": 1e3 * statistics.median(times) / len(clips),
             "ratio": ratio(times, seconds[EXACT]),
             "spread": spread(times),

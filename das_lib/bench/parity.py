@@ -110,9 +110,7 @@ def bench_parity(
                 "utterances": len(das),
                 "utterances_equal": sum(r.tokens == w for r, w in zip(das, wanted, strict=True)),
                 "tokens": sum(len(w) for w in wanted),
-                "tokens_equal": sum(
-                    agreeing(r.tokens, w) for r, w in zip(das, wanted, strict=True)
-                ),
+                "token_edits": sum(edits(r.tokens, w) for r, w in zip(das, wanted, strict=True)),
                 "wer_base": wer(references, [row["base"].text for row in results]),
                 "wer_das": wer(references, [r.text for r in das]),
             }
@@ -126,16 +124,23 @@ def bench_parity(
         }
     )
     for row in rows[:2]:
-        row["agreement"] = row["tokens_equal"] / row["tokens"]
-    publish("parity", rows, ["tokens_equal: tokens that an alignment of least edits leaves alone."])
+        row["agreement"] = 1 - row["token_edits"] / row["tokens"]
+    publish(
+        "parity",
+        rows,
+        ["token_edits: substitutions, deletions and insertions; agreement: 1 - edits / tokens."],
+    )
 
 
-def agreeing(tokens: Sequence[int], wanted: Sequence[int]) -> int:
-    """Tokens of ``wanted`` that are left alone when it is edited into ``tokens``."""
+def edits(tokens: Sequence[int], wanted: Sequence[int]) -> int:
+    """Least substitutions, deletions and insertions of tokens between two sequences."""
     if list(tokens) == list(wanted):
-        return len(wanted)
+        return 0
+    if not wanted:
+        return len(tokens)
     one, other = (" ".join(map(str, part)) for part in (wanted, tokens))
-    return jiwer.process_words(one, other).hits
+    counts = jiwer.process_words(one, other)
+    return counts.substitutions + counts.deletions + counts.insertions
 
 
 def wer(references: Sequence[str], texts: Sequence[str]) -> float:

@@ -10,7 +10,7 @@ from adml_helpers import clips, random_adapter
 
 from das_lib.adml import Adml, Transcriber
 from das_lib.bench.__main__ import main
-from das_lib.bench.parity import Branches, agreeing
+from das_lib.bench.parity import Branches, edits
 from das_lib.testing import tiny_whisper
 
 
@@ -69,8 +69,9 @@ def test_parity_finds_every_token_of_the_engine_in_the_stock_models(monkeypatch,
     assert status == 0
     exact, half, stock = value["rows"]
     assert exact["utterances_equal"] == exact["utterances"] == 3
-    assert exact["tokens_equal"] == exact["tokens"] > 10
-    assert 0 < half["agreement"] <= 1
+    assert exact["tokens"] > 10
+    assert (exact["token_edits"], exact["agreement"]) == (0, 1)
+    assert half["agreement"] <= 1
     assert stock["wer_base"] == exact["wer_base"]
 
 
@@ -79,11 +80,11 @@ def test_modes_are_measured_against_the_exact_one(monkeypatch, capsys, material)
     status, value, _ = run(monkeypatch, capsys, material, "modes", *options)
     assert status == 0
     rows = {row["mode"]: row for row in value["rows"]}
-    assert rows["float32"]["tokens_agreeing"] == rows["float32"]["ratio"] == 1
+    assert rows["float32"]["agreement"] == rows["float32"]["ratio"] == 1
     assert rows["float32"]["wer_change"] == 0
     # The tiny model hears 1 s, less than the shortest window: nothing changes.
-    assert rows["window: clip + 2 s"]["tokens_agreeing"] == 1
-    assert 0 < rows["int8"]["tokens_agreeing"] <= 1
+    assert rows["window: clip + 2 s"]["agreement"] == 1
+    assert rows["int8"]["agreement"] <= 1
 
 
 def test_the_stock_models_would_notice_another_token(material):
@@ -103,11 +104,13 @@ def test_the_stock_models_would_notice_another_token(material):
     assert branches.choices(mel, tokens, 0.025) != tokens
 
 
-def test_agreement_counts_tokens_that_an_alignment_leaves_alone():
-    assert agreeing([1, 2, 3], [1, 2, 3]) == 3
-    assert agreeing([1, 9, 3, 4], [1, 2, 3, 4]) == 3
-    assert agreeing([1, 3, 4], [1, 2, 3, 4]) == 3
-    assert agreeing([], [1, 2]) == 0
+def test_a_transcript_that_runs_on_does_not_agree():
+    assert edits([1, 2, 3], [1, 2, 3]) == 0
+    assert edits([1, 9, 3, 4], [1, 2, 3, 4]) == 1
+    assert edits([1, 3, 4], [1, 2, 3, 4]) == 1
+    assert edits([1, 2, 2, 2, 2], [1, 2]) == 3
+    assert edits([1, 2], []) == 2
+    assert edits([], [1, 2]) == 2
 
 
 def test_a_manifest_that_is_not_there_is_named_with_the_option(monkeypatch, capsys, material):

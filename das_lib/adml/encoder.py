@@ -86,7 +86,7 @@ class Encoder:
 
 
 def _attend_by_head(q_HSE: torch.Tensor, k_HSE: torch.Tensor, v_HSE: torch.Tensor) -> torch.Tensor:
-    """Attention in bfloat16 products, which the CPU's fused kernel does not use: a third faster.
+    """Attention in bfloat16 products, which the CPU's fused kernel does not use.
 
     Slices of the queries, so that the probabilities stay in the cache.
     """

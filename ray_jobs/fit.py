@@ -4,19 +4,18 @@ import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs
 import ray
 import ray.exceptions
-import ray.train
-from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer, get_device
 
 from das_lib.errors import DasError, StorageError
 from das_lib.storage import Folder
-from das_lib.train.job import FitJob, fit
-from das_lib.train.loop import Fitter
+
+if TYPE_CHECKING:
+    from das_lib.train.job import FitJob
+    from das_lib.train.loop import Fitter
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +23,7 @@ OnProgress = Callable[[str, int, int, dict[str, float]], None]
 
 
 def fit_domains(
-    jobs: list[FitJob], parallel: int, on_progress: OnProgress
+    jobs: "list[FitJob]", parallel: int, on_progress: OnProgress
 ) -> dict[str, Exception | dict[str, Any]]:
     """Fit every domain, at most ``parallel`` at a time; a failed one does not stop the others.
 
@@ -37,12 +36,15 @@ def fit_domains(
         For each domain what `das_lib.train.job.fit` returned, or the error that ended it.
     """
     progress: Any = Progress.remote()
+    # Train's watchdog asks the State API whether the run's controller lives. Without an address it
+    # asks the cluster that `ray start` last noted on the machine, which may be another or none.
+    here = {"env_vars": {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}}
     waiting, running = list(jobs), {}
     results: dict[str, Exception | dict[str, Any]] = {}
     while waiting or running:
         while waiting and len(running) < parallel:
             job = waiting.pop(0)
-            running[fit_domain.remote(job, progress)] = job.domain
+            running[fit_domain.options(runtime_env=here).remote(job, progress)] = job.domain
         ready, _ = ray.wait(list(running), timeout=0.5)
         latest: dict[str, Any] = ray.get(progress.take.remote())  # pyright: ignore[reportAssignmentType]
         for domain, step in latest.items():
@@ -88,8 +90,13 @@ class Progress:
 
 
 @ray.remote(num_cpus=0)
-def fit_domain(job: FitJob, progress: Any) -> Any:
+def fit_domain(job: "FitJob", progress: Any) -> Any:
     """Fit one domain in its own Ray Train run, going on from the run's last checkpoint."""
+    # Here and in _on_worker, for `Progress` needs none of it: Ray Train and torch cost a process
+    # five seconds and 700 MB.
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
     pool, storage = job.train.pool, Folder(job.storage_path)
     where: dict[str, Any] = {"storage_path": storage.url}
     if not storage.is_local:  # the same credentials and endpoint as everything else
@@ -120,6 +127,11 @@ def fit_domain(job: FitJob, progress: Any) -> Any:
 
 def _on_worker(config: dict[str, Any]) -> dict[str, Any] | DasError:
     """What every worker of a domain's run does; what rank 0 returns is the run's result."""
+    import ray.train
+    from ray.train.torch import get_device
+
+    from das_lib.train.job import fit
+
     job, progress = config["job"], config["progress"]
     context, checkpoint = ray.train.get_context(), ray.train.get_checkpoint()
     rank = context.get_world_rank()
@@ -128,7 +140,7 @@ def _on_worker(config: dict[str, Any]) -> dict[str, Any] | DasError:
         if rank == 0:
             progress.push.remote(job.domain, step, total, {"loss": loss})
 
-    def on_epoch(fitter: Fitter) -> None:
+    def on_epoch(fitter: "Fitter") -> None:
         with tempfile.TemporaryDirectory() as folder:
             kept = None
             if rank == 0:

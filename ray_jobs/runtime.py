@@ -137,7 +137,11 @@ def _init(config: Config) -> None:
     if not joins:
         # "local": otherwise a cluster that someone started on this machine would be joined.
         options |= {"address": "local", "num_cpus": config.ray.num_cpus}
-        options |= {"include_dashboard": False}
+        # Its State API is what Ray Train's watchdog of a domain's controller asks: without it,
+        # every domain waits 12 s for the watchdog to end, which could not have done its work.
+        options |= {"include_dashboard": True}
+        # Nobody reclaims this machine: one process less for each domain's training.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     try:
         ray.init(**options)  # type: ignore[arg-type]
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:

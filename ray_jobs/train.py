@@ -19,7 +19,8 @@ from das_lib.models import resolve_model
 from das_lib.progress import Progress
 from das_lib.rows import Outcome
 from das_lib.train.features import EncodeFeatures
-from ray_jobs.fit import FitJob, fit_domains
+from das_lib.train.job import FitJob
+from ray_jobs.fit import fit_domains
 from ray_jobs.flow import OneOutput, pending_items, run_items
 from ray_jobs.run import Run
 from ray_jobs.runtime import parallel_domains

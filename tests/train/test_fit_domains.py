@@ -47,3 +47,12 @@ def test_two_workers_equal_one_and_a_second_call_repeats_nothing(two_cpus, make_
     assert losses == pytest.approx([m["loss"] for m in expected["history"]], abs=1e-5)
     again = fit_domains([job], 1, lambda *_: None)["pair"]
     assert again == results  # the same seconds, too: no epoch ran again
+    assert watchdogs_that_could_not_ask() == []
+
+
+def watchdogs_that_could_not_ask():
+    """Logs of controllers whose watchdog hung on a State API that is not this cluster's."""
+    from ray._private.worker import global_worker
+
+    logs = Path(global_worker.node.get_logs_dir_path()).glob("worker-*.err")
+    return [log for log in logs if "Failed to stop PlacementGroupCleaner" in log.read_text()]

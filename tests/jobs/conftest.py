@@ -18,3 +18,9 @@ def tiny(tmp_path_factory) -> Path:
 def project(tiny, tmp_path) -> Project:
     """Two domains of own texts, one test set with good and bad recordings."""
     return make_project(tiny, tmp_path)
+
+
+@pytest.fixture
+def small_project(tiny, tmp_path) -> Project:
+    """One domain: for what does not depend on their number, in half the time."""
+    return make_project(tiny, tmp_path, domains=("music",))

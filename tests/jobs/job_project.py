@@ -61,9 +61,16 @@ class Project:
         }
 
 
-def make_project(tiny: Path, folder: Path, *, texts: int = 12, **sections: Any) -> Project:
+def make_project(
+    tiny: Path,
+    folder: Path,
+    *,
+    texts: int = 12,
+    domains: tuple[str, ...] = ("music", "sports"),
+    **sections: Any,
+) -> Project:
     folder.mkdir(parents=True, exist_ok=True)
-    for domain in ("music", "sports"):
+    for domain in domains:
         lines = [f"{domain} {a} {b} please" for a in WORDS for b in WORDS][:texts]
         (folder / f"{domain}.txt").write_text("\n".join([*lines, "...", lines[0]]) + "\n")
     clips = sorted((ROOT / "data" / "eval" / "librivox" / "audio").glob("*.flac"))[:2]
@@ -89,7 +96,7 @@ def make_project(tiny: Path, folder: Path, *, texts: int = 12, **sections: Any) 
                 "held_out": 3,
                 "texts": str(folder / f"{domain}.txt"),
             }
-            for domain in ("music", "sports")
+            for domain in domains
         ],
         "tts": {"engine": "fake"},
         "asr": {"model": str(tiny)},

@@ -1,4 +1,4 @@
-"""One run on the real models, a dozen utterances a domain, checked against stock PEFT."""
+"""One run on the real models, two domains of a dozen utterances, checked against stock PEFT."""
 
 import json
 
@@ -10,12 +10,14 @@ from das_lib.models import load_whisper
 from das_lib.speech.audio import read_audio
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-DOMAINS = ("music", "weather", "sports")
+DOMAINS = ("music", "weather")
+CHECKED = 4  # recordings
 
 
 def small_demo(folder):
     """The demo's configuration with one seed a domain and a dozen utterances."""
     tree = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
+    tree["domains"] = [d for d in tree["domains"] if d["name"] in DOMAINS]
     for domain in tree["domains"]:
         domain |= {"utterances": 12, "held_out": 2, "seeds": domain["seeds"][:1]}
     tree |= {"output": str(folder / "out"), "rows_per_block": 4}
@@ -73,7 +75,7 @@ def _check_against_stock_peft(project):
         clips = {r["id"]: r["path"] for r in project.rows("corpus", "librivox", "path")}
         rows = project.rows("transcripts", f"{system}-librivox", "text")
         assert len(rows) == len(clips)
-        for row in rows:
+        for row in rows[:CHECKED]:
             mel = processor(
                 read_audio(clips[row["id"]]), sampling_rate=16000, return_tensors="pt"
             ).input_features

@@ -40,11 +40,11 @@ def test_a_folder_on_s3_writes_lists_and_reads(s3):
 
 
 @pytest.mark.timeout(600)
-def test_the_pipeline_runs_on_s3_and_its_second_call_finds_everything_done(s3, project):
-    project.environment = s3
-    first = project.das("run", "--set", "output=s3://das/run")
+def test_the_pipeline_runs_on_s3_and_its_second_call_finds_everything_done(s3, small_project):
+    small_project.environment = s3
+    first = small_project.das("run", "--set", "output=s3://das/run")
     assert "report: s3://das/run/report/" in first.stdout
-    again = project.das("run", "--set", "output=s3://das/run")
+    again = small_project.das("run", "--set", "output=s3://das/run")
     assert again.stdout == first.stdout
     assert "done" not in again.stderr
-    assert not project.output.exists()
+    assert not small_project.output.exists()

@@ -61,11 +61,11 @@ def wait_for(port):
 
 
 @pytest.mark.timeout(600)
-def test_the_pipeline_runs_as_a_submitted_job_and_a_wrong_token_is_refused(cluster, project):
+def test_the_pipeline_runs_as_a_submitted_job_and_a_wrong_token_is_refused(cluster, small_project):
     address, environment = cluster
     ray = Path(sys.executable).parent / "ray"
     submit = [ray, "job", "submit", "--address", address, "--working-dir", str(ROOT), "--"]
-    job = ["python", "-m", "ray_jobs.pipeline", "--config", str(project.config)]
+    job = ["python", "-m", "ray_jobs.pipeline", "--config", str(small_project.config)]
 
     wrong = subprocess.run(
         [*submit, *job],
@@ -92,4 +92,4 @@ def test_the_pipeline_runs_as_a_submitted_job_and_a_wrong_token_is_refused(clust
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     assert "succeeded" in done.stdout
     assert "lora:music" in done.stdout
-    assert (project.step("report", "wer") / "report.md").is_file()
+    assert (small_project.step("report", "wer") / "report.md").is_file()

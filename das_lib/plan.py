@@ -88,6 +88,21 @@ class Plan:
     report: Step
 
     @property
+    def steps(self) -> list[Step]:
+        """All of them, in the order of the work."""
+        return [
+            *self.instructions.values(),
+            *self.replies.values(),
+            *self.texts.values(),
+            *self.speech.values(),
+            *self.features.values(),
+            *self.adapters.values(),
+            *self.corpora.values(),
+            *self.transcripts.values(),
+            self.report,
+        ]
+
+    @property
     def systems(self) -> list[str]:
         """``base``, ``lora:<domain>`` for each domain, ``das``."""
         return list(dict.fromkeys(system for system, _ in self.transcripts))
@@ -163,12 +178,13 @@ def build_plan(config: Config) -> Plan:
                 stage="corpus", name=name, params={}, schema=CORPUS, deps=(speech[domain.name],)
             )
     transcripts = {}
+    decode = config.decode.model_dump(exclude={"lookahead"})
     for system, used, params in _systems(config, adapters):
         for name, corpus in corpora.items():
             transcripts[system, name] = Step(
                 stage="transcripts",
                 name=f"{system.replace(':', '_')}-{name}",
-                params={"asr": asr, "system": system, **params},
+                params={"asr": asr, "decode": decode, "system": system, **params},
                 schema=TRANSCRIPTS,
                 deps=(corpus, *used),
             )
@@ -195,7 +211,7 @@ def _systems(
     return [
         ("base", (), {}),
         *singles,
-        ("das", tuple(adapters.values()), {"tau": config.adml.tau}),
+        ("das", tuple(adapters.values()), config.adml.model_dump()),
     ]
 
 

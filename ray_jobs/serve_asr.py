@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from ray import serve
 
-from das_lib.adml import Adml, Fixed, Strategy, Transcriber
+from das_lib.adml import Fallback, Fixed, Strategy, Transcriber, named_strategy
 from das_lib.config import Config
 from das_lib.models import resolve_model
 from das_lib.speech.audio import Audio
@@ -29,6 +29,7 @@ class Recognizer:
     def __init__(self, config: Config, adapters: Mapping[str, str]) -> None:
         torch.set_num_threads(max(1, int(config.serve.pool.num_cpus)))
         cache = Path(tempfile.gettempdir()) / "das-adapters"
+        decode = config.decode
         self.batch_utterances = config.serve.batch_utterances
         self.transcriber = Transcriber.from_pretrained(
             resolve_model(config.asr.model),
@@ -38,6 +39,11 @@ class Recognizer:
             },
             device="cuda" if config.serve.pool.num_gpus else "cpu",
             language=config.asr.language,
+            precision=decode.precision,
+            beams=decode.beams,
+            lookahead=decode.lookahead,
+            margin_s=decode.margin_s,
+            fallback=Fallback(seed=config.seed) if decode.fallback else None,
         )
         self.strategies = strategies(config, list(self.transcriber.bank.names))
         batching: Any = self.transcribe
@@ -69,7 +75,8 @@ class Recognizer:
 def strategies(config: Config, branches: list[str]) -> dict[str, Strategy]:
     """The strategy of each system: ``base``, ``lora:<domain>`` and ``das``."""
     singles = {f"lora:{name}": Fixed(i) for i, name in enumerate(branches) if i}
-    return {"base": Fixed(0), **singles, "das": Adml(tau=config.adml.tau)}
+    together = named_strategy(config.adml.strategy, tau=config.adml.tau)
+    return {"base": Fixed(0), **singles, "das": together}
 
 
 @contextmanager

@@ -29,18 +29,7 @@ def tree(tmp_path):
 
 def folders(tree):
     plan = build_plan(parse_config(tree))
-    steps = [
-        *plan.instructions.values(),
-        *plan.replies.values(),
-        *plan.texts.values(),
-        *plan.speech.values(),
-        *plan.features.values(),
-        *plan.adapters.values(),
-        *plan.corpora.values(),
-        *plan.transcripts.values(),
-        plan.report,
-    ]
-    return {f"{step.stage}/{step.name}": step.hash for step in steps}
+    return {f"{step.stage}/{step.name}": step.hash for step in plan.steps}
 
 
 def changed(tree, **sections):
@@ -64,6 +53,14 @@ def test_tau_changes_only_what_decodes_with_it(tree):
         "transcripts/das-synthetic_music",
         "report/wer",
     }
+
+
+def test_another_rule_makes_das_anew_and_another_decode_every_transcript(tree):
+    das = {"transcripts/das-human", "transcripts/das-synthetic_music", "report/wer"}
+    assert changed(tree, adml={"strategy": "max"}) == das
+    everyone = {n for n in folders(tree) if n.startswith(("transcripts/", "report/"))}
+    for mode in ({"precision": "int8"}, {"beams": 3}, {"margin_s": 2}, {"fallback": True}):
+        assert changed(tree, decode=mode) == everyone
 
 
 def test_a_new_learning_rate_keeps_speech_features_and_the_base(tree):
@@ -90,6 +87,7 @@ def test_a_changed_domain_leaves_the_others_alone(tree):
         {"serve": {"pool": {"num_cpus": 4}, "batch_utterances": 3}},
         {"train": {"workers_per_domain": 2, "pool": {"num_gpus": 1}}},
         {"llm": {"num_gpus": 8, "batch_rows": 2, "engine_kwargs": {"tensor_parallel_size": 8}}},
+        {"decode": {"lookahead": 4}},
         {"name": "renamed"},
         {"rows_per_block": 7},
     ],

@@ -18,6 +18,7 @@ from das_lib.adml.select import (
     Mean,
     Rule,
     Strategy,
+    named_strategy,
 )
 from das_lib.adml.transcriber import Transcriber
 
@@ -36,4 +37,5 @@ __all__ = [
     "Strategy",
     "Transcriber",
     "Word",
+    "named_strategy",
 ]

@@ -61,16 +61,7 @@ def attend_utterance(
         [H, N, T, E]
     """
     heads, branches, length, width = q_HNTE.shape
-    q_HNTE = q_HNTE * width**-0.5
-    s_HMS = torch.bmm(q_HNTE.reshape(heads, -1, width), k_HES)
-    if keys is not None:
-        z_KSR = keys.z_BKSR[row]
-        count = len(z_KSR)
-        q_KHTE = q_HNTE[:, -count:].transpose(0, 1)
-        q_KMR = torch.matmul(q_KHTE, keys.b_KHRE.transpose(-1, -2)).flatten(1, 2)
-        s_KHTS = torch.bmm(q_KMR, z_KSR.transpose(1, 2)).unflatten(1, (heads, length))
-        s_HMS.view(heads, branches, length, -1)[:, -count:] += s_KHTS.transpose(0, 1)
-    p_HMS = s_HMS.softmax(-1)
+    p_HMS = scores_of(q_HNTE, k_HES, keys, row).softmax(-1)
     o_HNTE = torch.bmm(p_HMS, v_HSE).view(heads, branches, length, width)
     if values is not None:
         z_KSR = values.z_BKSR[row]
@@ -81,6 +72,23 @@ def attend_utterance(
         u_KHTR = torch.bmm(p_KMS, z_KSR).view(count, heads, length, -1)
         o_HNTE[:, -count:] += torch.matmul(u_KHTR, values.b_KHRE).transpose(0, 1)
     return o_HNTE
+
+
+def scores_of(
+    q_HNTE: torch.Tensor, k_HES: torch.Tensor, keys: LowRank | None, row: int
+) -> torch.Tensor:
+    """What `attend_utterance` takes the softmax of. [H, M, S]."""
+    heads, branches, length, width = q_HNTE.shape
+    q_HNTE = q_HNTE * width**-0.5
+    s_HMS = torch.bmm(q_HNTE.reshape(heads, -1, width), k_HES)
+    if keys is not None:
+        z_KSR = keys.z_BKSR[row]
+        count = len(z_KSR)
+        q_KHTE = q_HNTE[:, -count:].transpose(0, 1)
+        q_KMR = torch.matmul(q_KHTE, keys.b_KHRE.transpose(-1, -2)).flatten(1, 2)
+        s_KHTS = torch.bmm(q_KMR, z_KSR.transpose(1, 2)).unflatten(1, (heads, length))
+        s_HMS.view(heads, branches, length, -1)[:, -count:] += s_KHTS.transpose(0, 1)
+    return s_HMS
 
 
 def attend_batch(

@@ -20,7 +20,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from das_lib.adml.bank import Deltas, Pair, add_delta, compress, merge
 from das_lib.adml.checkpoint import Checkpoint
-from das_lib.adml.cross import LowRank, attend_batch, attend_utterance
+from das_lib.adml.cross import LowRank, attend_batch, attend_utterance, scores_of
 from das_lib.adml.encoder import Norm, layer_norm
 from das_lib.adml.linear import DTYPES, Linear, Precision, pack
 
@@ -52,6 +52,11 @@ class State:
     k_NBHUE: list[torch.Tensor]
     v_NBHUE: list[torch.Tensor]
     length: int = 0
+    seen: dict[int, torch.Tensor] | None = None
+    """By layer, the cross-attention scores of the latest pass, where wanted (one row, one branch).
+
+    [H, T, S]
+    """
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows alone, in this order; a row may be kept more than once."""
@@ -254,6 +259,10 @@ class Decoder:
         q_NBTHE = q_NBTD.unflatten(-1, (self._heads, -1))
         k_BHES, v_BHSE = state.memory.k_BHES[i], state.memory.v_BHSE[i]
         parts: tuple[Any, Any] = (state.keys[i], state.values[i])
+        if state.seen is not None:
+            [u] = state.rows
+            q_HNTE = q_NBTHE[:, 0].permute(2, 0, 1, 3)
+            state.seen[i] = scores_of(q_HNTE, k_BHES[u], state.keys[i], u)
         if self.device.type == "cpu":
             o_NBTD = torch.empty_like(q_NBTD)
             o_NBTHE = o_NBTD.view(q_NBTHE.shape)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import torch
 
+from das_lib.adml.alignment import alignment_heads
 from das_lib.adml.bank import AdapterBank, Deltas
+from das_lib.adml.beam import decode_with_beams
 from das_lib.adml.checkpoint import Checkpoint, read_checkpoint
 from das_lib.adml.decoder import Decoder, Memory
 from das_lib.adml.encoder import Encoder
@@ -39,6 +41,7 @@ class Engine:
         language: str | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
         lookahead: int = 0,
+        beams: int = 1,
     ):
         """Pack a model's weights for a device.
 
@@ -51,6 +54,7 @@ class Engine:
             max_new_tokens: Bound on the tokens of a transcript, end of text included.
             lookahead: Tokens that the base drafts ahead of the adapters where an utterance is
                 decoded alone (see `lookahead`); the tokens are the same. 0: step by step.
+            beams: Hypotheses of an utterance (see `beam`); 1 is Algorithm 1.
 
         Raises:
             ModelError: The model's generation configuration lacks what a prompt needs.
@@ -62,7 +66,14 @@ class Engine:
             raise DasError(f"max_new_tokens is {max_new_tokens}, it must be at least 1")
         if lookahead < 0:
             raise DasError(f"lookahead is {lookahead}, it must be at least 0 (step by step)")
-        self.bank, self._lookahead = bank, lookahead
+        if beams < 1:
+            raise DasError(f"beams is {beams}, it must be at least 1 (greedy, as Algorithm 1)")
+        if beams > 1 and lookahead:
+            raise DasError(
+                f"lookahead is {lookahead} and beams is {beams}: drafts follow one hypothesis; "
+                "set lookahead to 0 or beams to 1"
+            )
+        self.bank, self._lookahead, self._beams = bank, lookahead, beams
         self.prompts = Prompts(model.generation, model.config["vocab_size"], self.device)
         self.language = self.prompts.resolve(language)
         self.encoder = Encoder(model, precision=precision, device=self.device)
@@ -70,6 +81,10 @@ class Engine:
         self._unmasked = Vocabulary(model, device=self.device)
         self._first = self._unmasked.masked(self.prompts.begin_mask_V)
         self._rest = self._unmasked.masked(self.prompts.mask_V)
+        config = model.config
+        self.alignment_heads = alignment_heads(
+            model.generation, config["decoder_layers"], config["decoder_attention_heads"]
+        )
         # Positions that are fed; the last token of a transcript never is.
         self.capacity = min(self.prompts.length + max_new_tokens, self.decoder.max_length) - 1
 
@@ -123,6 +138,7 @@ class Engine:
         *,
         branches: Sequence[int] | None = None,
         rows: Sequence[int] | None = None,
+        beams: int | None = None,
     ) -> list[Trace]:
         """Decode utterances with one strategy, all in step.
 
@@ -132,12 +148,17 @@ class Engine:
             strategy: Chooses each token; it runs no branch that it does not need.
             branches: The branches to offer to the strategy, all by default.
             rows: The utterances of ``memory`` to decode, all by default.
+            beams: In place of the engine's own.
 
         Raises:
             DasError: The strategy needs a branch that is not among them.
         """
         offered = tuple(range(len(self.bank.names))) if branches is None else tuple(branches)
         columns = strategy.needs(offered)
+        beams = self._beams if beams is None else beams
+        if beams > 1:
+            options = {"rows": rows, "beams": beams}
+            return decode_with_beams(self, memory, languages, strategy, columns, **options)
         if self._lookahead and len(languages) == 1 and len(columns) > 1 and columns[0] == 0:
             row = 0 if rows is None else rows[0]
             options = {"row": row, "draft": self._lookahead}
@@ -159,6 +180,29 @@ class Engine:
                     state.keep(kept)
                     tokens_BT = tokens_BT[kept]
         return traces
+
+    @torch.inference_mode()
+    def read(
+        self, memory: Memory, row: int, language: str, tokens: Sequence[int], frames: int
+    ) -> torch.Tensor:
+        """How the base's alignment heads attend to an utterance while it reads a transcript.
+
+        Args:
+            memory: What the encoder says.
+            row: The utterance in ``memory``.
+            language: Of the utterance.
+            tokens: Its text tokens, without special ones; R of them.
+            frames: The first S encoder frames are attended to.
+
+        Returns:
+            Probabilities, float32, behind each token of prompt and text. [H, T, S]
+        """
+        state = self.decoder.start(memory, self.deltas((0,)), branches=1, rows=[row])
+        state.seen = {}
+        text_BT = torch.tensor([list(tokens)], dtype=torch.int64, device=self.device)
+        self.decoder.forward(state, torch.cat([self.prompts.build([language]), text_BT], 1))
+        scores = [state.seen[layer][head] for layer, head in self.alignment_heads]
+        return torch.stack(scores)[..., :frames].float().softmax(-1)
 
     def _record(self, scores: Scores, choice: Choice, traces: Sequence[Trace]) -> list[int]:
         """Append one step to the traces; the tokens."""

@@ -248,6 +248,18 @@ class Majority:
         return _of_branch(scores, branch_B, torch.full_like(branch_B, Rule.MAJORITY))
 
 
+def named_strategy(name: str, *, tau: float) -> Strategy:
+    """A strategy over all branches by its name in a configuration (``adml.strategy``)."""
+    return {
+        "adml": Adml(tau=tau),
+        "max": MaxConfidence(),
+        "mean_probability": Mean(),
+        "mean_logprob": Mean(log=True),
+        "lowest_entropy": LowestEntropy(),
+        "majority": Majority(),
+    }[name]
+
+
 def _with_base(available: tuple[int, ...]) -> tuple[int, ...]:
     if 0 not in available:
         raise DasError(

@@ -19,6 +19,19 @@ class Trace:
         self.logprob: list[float] = []
         self.confidence: list[np.ndarray] = []
 
+    @property
+    def score(self) -> float:
+        """Log-probability of the tokens under the branches that chose them."""
+        return sum(self.logprob)
+
+    def fork(self) -> "Trace":
+        """A copy that goes its own way."""
+        other = Trace(self.columns, self.language)
+        other.tokens, other.branch = [*self.tokens], [*self.branch]
+        other.rule, other.logprob = [*self.rule], [*self.logprob]
+        other.confidence = [*self.confidence]
+        return other
+
     def append(
         self, token: int, column: int, rule: int, logprob: float, confidence_N: np.ndarray
     ) -> None:

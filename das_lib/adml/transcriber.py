@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from das_lib.adml.alignment import place_words
 from das_lib.adml.bank import AdapterBank
 from das_lib.adml.decoder import Memory
 from das_lib.adml.engine import MAX_NEW_TOKENS, Engine
@@ -38,6 +39,7 @@ class Transcriber:
         *,
         margin_s: float | None = None,
         fallback: Fallback | None = None,
+        word_times: bool = False,
     ) -> None:
         """Join an engine with the model's ``WhisperFeatureExtractor`` and tokenizer.
 
@@ -49,12 +51,13 @@ class Transcriber:
                 `SHORTEST_WINDOW_S`, in place of 30 s. Faster, and approximate: Whisper has learnt
                 to hear the end of an utterance from the silence behind it.
             fallback: Look again at doubtful transcripts.
+            word_times: Say when each word was spoken (see `alignment`).
         """
         if margin_s is not None and margin_s < 0:
             raise DasError(f"margin_s is {margin_s}, it must be at least 0")
         self.engine = engine
         self._extractor, self._tokenizer = extractor, tokenizer
-        self._margin_s, self._fallback = margin_s, fallback
+        self._margin_s, self._fallback, self._word_times = margin_s, fallback, word_times
 
     @classmethod
     def from_pretrained(
@@ -67,8 +70,10 @@ class Transcriber:
         language: str | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
         lookahead: int = 0,
+        beams: int = 1,
         margin_s: float | None = None,
         fallback: Fallback | None = None,
+        word_times: bool = False,
     ) -> "Transcriber":
         """Load a Whisper folder (safetensors only) and PEFT LoRA folders by name.
 
@@ -88,13 +93,15 @@ class Transcriber:
             language=language,
             max_new_tokens=max_new_tokens,
             lookahead=lookahead,
+            beams=beams,
         )
         try:
             extractor = WhisperFeatureExtractor.from_pretrained(str(model_folder))
             tokenizer = WhisperTokenizer.from_pretrained(str(model_folder))
         except (OSError, ValueError) as error:
             raise ModelError(f"base model: {model_folder} cannot be loaded: {error}") from error
-        return cls(engine, extractor, tokenizer, margin_s=margin_s, fallback=fallback)
+        modes = {"margin_s": margin_s, "fallback": fallback, "word_times": word_times}
+        return cls(engine, extractor, tokenizer, **modes)
 
     @property
     def bank(self) -> AdapterBank:
@@ -180,6 +187,11 @@ class Transcriber:
             results = [self.result(trace) for trace in traces]
             if self._fallback is not None:
                 self._look_again(results, memory, languages, strategy, self._fallback)
+            if self._word_times:
+                results = [
+                    self._placed(result, memory, i, len(audio[i]) / SAMPLE_RATE)
+                    for i, result in enumerate(results)
+                ]
             for row, result in zip(rows, results, strict=True):
                 row[name] = result
         return rows
@@ -199,13 +211,20 @@ class Transcriber:
             if not rows:
                 return
             sampled = Sampled(strategy, temperature, generator)
-            traces = self.engine.decode(memory, [languages[r] for r in rows], sampled, rows=rows)
+            again = [languages[row] for row in rows]
+            traces = self.engine.decode(memory, again, sampled, rows=rows, beams=1)
             for row, trace in zip(rows, traces, strict=True):
                 results[row] = replace(self.result(trace), temperature=temperature)
 
+    def _placed(self, result: Result, memory: Memory, row: int, seconds: float) -> Result:
+        """The result with the times of its words."""
+        tokens = self._text_tokens(result.tokens)
+        where = (self.engine, memory, row, result.language)
+        return replace(result, words=place_words(*where, tokens, result.words, seconds))
+
     def result(self, trace: Trace) -> Result:
         """Text and words of a decode."""
-        text_tokens = [t for t in trace.tokens if t not in self.engine.prompts.end]
+        text_tokens = self._text_tokens(trace.tokens)
         return Result(
             text=self._decode(trace.tokens).strip(),
             tokens=trace.tokens,
@@ -217,6 +236,9 @@ class Transcriber:
             language=trace.language,
             words=split_words(text_tokens, trace.branch, trace.logprob, self._decode),
         )
+
+    def _text_tokens(self, tokens: list[int]) -> list[int]:
+        return [token for token in tokens if token not in self.engine.prompts.end]
 
     def _decode(self, tokens: list[int]) -> str:
         return self._tokenizer.decode(tokens, skip_special_tokens=True)

@@ -7,45 +7,22 @@ one by the rule as ever, so the figures compare work and not the adapters' taste
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from das_lib.adml import Adml, Fixed, Strategy, Transcriber
 from das_lib.adml.checkpoint import read_checkpoint
 from das_lib.adml.linear import Precision
-from das_lib.adml.select import Choice, Scores
 from das_lib.bench.material import write_adapters
+from das_lib.bench.prescribed import Prescribed
 from das_lib.bench.timing import measure, publish, ratio, spread
 from das_lib.speech.audio import SAMPLE_RATE
 
 PAPER = {1: 0.102, 2: 0.077, 3: 0.094, 10: 0.184, 25: 0.848}
 """Relative increase of the real-time factor on a V100 (table VI), by k."""
 FILLER = 64  # a letter, in every Whisper vocabulary
-
-
-class Prescribed:
-    """A strategy that chooses as another does, and then takes the same token at every k.
-
-    Made anew for each decode; the last of ``passes`` ends the transcript.
-    """
-
-    def __init__(self, inner: Strategy, passes: int, end: int) -> None:
-        self.inner, self.passes, self.end = inner, passes, end
-
-    def needs(self, available: tuple[int, ...]) -> tuple[int, ...]:
-        """What the other needs."""
-        return self.inner.needs(available)
-
-    def choose(self, scores: Scores) -> Choice:
-        """Choose, then prescribe."""
-        choice = self.inner.choose(scores)
-        self.passes -= 1
-        token = FILLER if self.passes else self.end
-        return replace(choice, token_B=torch.full_like(choice.token_B, token))
 
 
 def bench_adml(
@@ -135,7 +112,8 @@ class Run:
 
     def strategy(self, transcriber: Transcriber, inner: Strategy) -> Strategy:
         """``inner`` over the prescribed tokens."""
-        return Prescribed(inner, self.passes, min(transcriber.engine.prompts.end))
+        end = min(transcriber.engine.prompts.end)
+        return Prescribed(inner, [FILLER] * (self.passes - 1) + [end])
 
     def one_pass(self, transcriber: Transcriber) -> Callable[[], object]:
         """All branches together, as the product decodes them."""

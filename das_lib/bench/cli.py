@@ -44,7 +44,7 @@ def add_benches(parser: argparse.ArgumentParser) -> None:
     parity = benches.add_parser("parity", parents=[common], help=text, description=text)
     parity.set_defaults(handler=_parity)
 
-    text = "modes that may change tokens (precision, window, fall-back): word errors and time"
+    text = "modes beyond the paper (precision, window, beams, ...): word errors and time"
     modes = benches.add_parser("modes", parents=[common], help=text, description=text)
     modes.set_defaults(handler=_modes)
     for bench in (parity, modes):

@@ -19,6 +19,8 @@ MODES: dict[str, dict[str, Any]] = {
     "int8": {"precision": "int8"},
     "window: clip + 2 s": {"margin_s": 2.0},
     "fall-back": {"fallback": Fallback()},
+    "beams: 5": {"beams": 5},
+    "word times": {"word_times": True},
 }
 
 

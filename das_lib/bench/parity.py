@@ -9,6 +9,7 @@ choices back ends in the same sequence.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 
 from das_lib.adml import Adml, Fixed, Result, Transcriber
+from das_lib.bench.prescribed import Prescribed
 from das_lib.bench.timing import publish
 from das_lib.errors import Reject
 from das_lib.evaluation.wer import corpus_wer
@@ -111,6 +113,7 @@ def bench_parity(
                 "utterances_equal": sum(r.tokens == w for r, w in zip(das, wanted, strict=True)),
                 "tokens": sum(len(w) for w in wanted),
                 "token_edits": sum(edits(r.tokens, w) for r, w in zip(das, wanted, strict=True)),
+                "choices_equal": sum(map(partial(same_choices, engine, tau=tau), clips, wanted)),
                 "wer_base": wer(references, [row["base"].text for row in results]),
                 "wer_das": wer(references, [r.text for r in das]),
             }
@@ -124,12 +127,23 @@ def bench_parity(
         }
     )
     for row in rows[:2]:
-        row["agreement"] = 1 - row["token_edits"] / row["tokens"]
-    publish(
-        "parity",
-        rows,
-        ["token_edits: substitutions, deletions and insertions; agreement: 1 - edits / tokens."],
-    )
+        row["agreement"] = row["choices_equal"] / row["tokens"]
+    notes = [
+        "token_edits: substitutions, deletions and insertions between transcripts.",
+        "choices_equal, agreement: the same token chosen behind the same prefix.",
+    ]
+    publish("parity", rows, notes)
+
+
+def same_choices(
+    transcriber: Transcriber, clip: np.ndarray, wanted: Sequence[int], *, tau: float
+) -> int:
+    """How many tokens of a transcript the engine chooses behind the same prefix."""
+    engine = transcriber.engine
+    memory = engine.memory(engine.encode(transcriber.features([clip])))
+    strategy = Prescribed(Adml(tau=tau), wanted)
+    engine.decode(memory, ["en"], strategy)
+    return sum(int(t) == w for t, w in zip(strategy.chosen, wanted, strict=True))
 
 
 def edits(tokens: Sequence[int], wanted: Sequence[int]) -> int:

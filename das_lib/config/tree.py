@@ -183,8 +183,36 @@ class Train(Section):
 class Adml(Section):
     """One-pass decoding with all adapters (Algorithm 1)."""
 
+    strategy: Literal[
+        "adml", "max", "mean_probability", "mean_logprob", "lowest_entropy", "majority"
+    ] = "adml"
+    """``adml`` is the paper's equation 3; the others are for comparison."""
     tau: Fraction = 0.025
-    """Confidence margin of equation 3."""
+    """Confidence margin of equation 3; the other strategies have none."""
+
+
+class Decode(Section):
+    """How transcripts are decoded, by every system alike; the defaults are exact."""
+
+    precision: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
+    """Of weights and activations: ``int8`` on CPUs alone, ``float16`` on GPUs alone."""
+    beams: Annotated[int, Field(ge=1)] = 1
+    """Hypotheses of an utterance; 1 is the paper's greedy decode."""
+    margin_s: Annotated[float, Field(ge=0)] | None = None
+    """Encode a batch's longest clip and so many seconds, in place of 30 s: approximate."""
+    fallback: bool = False
+    """Sample again where a transcript repeats itself or is too unlikely, as Whisper does."""
+    lookahead: Annotated[int, Field(ge=0)] = 0
+    """Tokens that the base drafts where an utterance is decoded alone; the same transcripts."""
+
+    @model_validator(mode="after")
+    def _one_hypothesis(self) -> "Decode":
+        if self.beams > 1 and self.lookahead:
+            raise ValueError(
+                f"lookahead={self.lookahead} with beams={self.beams}: drafts follow one "
+                "hypothesis; set lookahead to 0 or beams to 1"
+            )
+        return self
 
 
 class Serve(Section):
@@ -235,6 +263,7 @@ class Config(Section):
     lora: Lora = Lora()
     train: Train = Train()
     adml: Adml = Adml()
+    decode: Decode = Decode()
     serve: Serve = Serve()
     evaluation: Evaluation = Evaluation()
 
@@ -254,6 +283,11 @@ class Config(Section):
             raise ValueError(
                 f"evaluation.test_sets: {', '.join(sorted(clash))} is the name of a domain's "
                 "held-out set; rename the test set"
+            )
+        if self.decode.beams > 1 and self.adml.strategy.startswith("mean"):
+            raise ValueError(
+                f"decode.beams={self.decode.beams} with adml.strategy={self.adml.strategy}: a beam "
+                "is extended by one branch, not a mean; set beams to 1 or choose another strategy"
             )
         if self.text.min_words > self.text.max_words:
             raise ValueError(

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 @pytest.mark.parametrize("language", ["en", None])
 def test_the_base_transcribes_librispeech_as_stock_generate_does(whisper_base, speech, language):
-    audio = read_set(speech / "librispeech_clean", 20 if language else 3)
+    audio = read_set(speech / "librispeech_clean", 8 if language else 3)
     engine = Transcriber.from_pretrained(whisper_base, {}, language=language)
     rows = engine.transcribe(audio, {"base": Fixed(0)}, batch_size=4)
     model = WhisperForConditionalGeneration.from_pretrained(whisper_base).eval()

@@ -71,6 +71,8 @@ def test_parity_finds_every_token_of_the_engine_in_the_stock_models(monkeypatch,
     assert exact["utterances_equal"] == exact["utterances"] == 3
     assert exact["tokens"] > 10
     assert (exact["token_edits"], exact["agreement"]) == (0, 1)
+    assert exact["choices_equal"] == exact["tokens"] > 0
+    assert half["choices_equal"] <= half["tokens"] == exact["tokens"]
     assert half["agreement"] <= 1
     assert stock["wer_base"] == exact["wer_base"]
 

@@ -1,12 +1,15 @@
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from das_lib.adml import named_strategy
 from das_lib.config import json_schema, load_config, parse_config, to_yaml
+from das_lib.config.tree import Adml
 from das_lib.errors import DasError
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +68,12 @@ def test_an_unknown_key_in_a_list_names_its_place():
         ({"adml": {"tau": 1.5}}, r"adml\.tau: 1\.5: .*less than or equal to 1"),
         ({"train": {"batch_size": 0}}, r"train\.batch_size: 0: .*greater than or equal to 1"),
         ({"text": {"min_words": 9, "max_words": 3}}, r"min_words=9 is above text\.max_words=3"),
+        ({"adml": {"strategy": "vote"}}, r"adml\.strategy: 'vote': .*'majority'"),
+        ({"decode": {"beams": 2, "lookahead": 4}}, r"decode: .*lookahead=4 with beams=2"),
+        (
+            {"decode": {"beams": 2}, "adml": {"strategy": "mean_logprob"}},
+            r"decode\.beams=2 with adml\.strategy=mean_logprob",
+        ),
         ({"lora": {"targets": ["w_proj"]}}, r"lora\.targets\.0: 'w_proj'"),
         ({"domains": []}, r"domains: .*at least 1"),
     ],
@@ -120,3 +129,10 @@ def test_a_missing_or_broken_file_is_an_error_with_a_remedy(tmp_path):
 def test_any_mapping_is_a_configuration_or_a_das_error(tree):
     with pytest.raises(DasError):
         parse_config(tree)
+
+
+def test_every_strategy_that_a_configuration_may_name_exists():
+    names = get_args(Adml.model_fields["strategy"].annotation)
+    kinds = [type(named_strategy(name, tau=0.5)) for name in names]
+    assert len(kinds) == 6
+    assert len(set(kinds)) == 5  # both means are one class

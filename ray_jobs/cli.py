@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 from das_lib.bench.cli import add_benches
 from das_lib.config import Config, json_schema, load_config, to_yaml
@@ -95,7 +96,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     run = Run(config)
     run.output.require_writable()
-    with ray_session(config):
+    with ray_session(config) if run.has_work(arguments.stages) else nullcontext():
         run_stages(run, arguments.stages)
     if "evaluate" in arguments.stages:
         show(run)

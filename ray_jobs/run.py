@@ -4,7 +4,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -66,6 +66,22 @@ class Run:
         dataset.require_rows()
         return dataset
 
+    def has_work(self, jobs: Collection[str]) -> bool:
+        """Whether these jobs have anything left to do: Ray, slow to start, need not be asked.
+
+        Raises:
+            DasError: One of them needs a dataset that none of them makes and that is not there.
+        """
+        todo = [
+            step
+            for step in self.plan.steps
+            if JOBS[step.stage] in jobs and not self.dataset(step).finished
+        ]
+        for dependency in (dep for step in todo for dep in step.deps):
+            if JOBS[dependency.stage] not in jobs:
+                self.source(dependency)
+        return bool(todo)
+
     def pending(self, steps: Mapping[str, Step]) -> dict[str, Dataset]:
         """Datasets of the unfinished steps, begun; the finished ones are reported as up to date."""
         todo, finished = {}, []
@@ -114,19 +130,7 @@ class Run:
 
     def summaries(self) -> list[Summary]:
         """Summaries of all finished steps, in the order of the work."""
-        plan = self.plan
-        steps = [
-            *plan.instructions.values(),
-            *plan.replies.values(),
-            *plan.texts.values(),
-            *plan.speech.values(),
-            *plan.features.values(),
-            *plan.adapters.values(),
-            *plan.corpora.values(),
-            *plan.transcripts.values(),
-            plan.report,
-        ]
-        datasets = [self.dataset(step) for step in steps]
+        datasets = [self.dataset(step) for step in self.plan.steps]
         return [dataset.summary() for dataset in datasets if dataset.finished]
 
 

@@ -17,6 +17,7 @@ MODES: dict[str, dict[str, Any]] = {
     EXACT: {},
     "bfloat16": {"precision": "bfloat16"},
     "int8": {"precision": "int8"},
+    "lookahead: 6": {"lookahead": 6},  # where utterances are decoded alone: --batch 1
     "window: clip + 2 s": {"margin_s": 2.0},
     "fall-back": {"fallback": Fallback()},
     "beams: 5": {"beams": 5},

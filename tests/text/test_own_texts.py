@@ -42,6 +42,7 @@ def test_each_format_gives_its_texts(tmp_path, suffix):
     assert set(outcome.rows["text"].to_pylist()) == set(SENTENCES)
     assert sorted(outcome.rows["split"].to_pylist()) == ["test", "train", "train"]
     assert not outcome.rejects
+    assert all(source.startswith("own.") for source in outcome.rows["source"].to_pylist())
 
 
 def test_lists_and_bad_lines_are_all_accounted_for(tmp_path):
@@ -63,23 +64,24 @@ def test_lists_and_bad_lines_are_all_accounted_for(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("own.csv", "sentence,id\nhello there you,1\n", "'sentence', 'id'"),
-        ("own.jsonl", '{"sentence": "hello there you"}\n', "'sentence'"),
-        ("own.txt", "", "holds no text"),
-        ("own.csv", "", "holds no text"),
-        ("own.docx", "hello there you", "unknown format"),
-        ("own.parquet", "no parquet", "cannot be read"),
+        ("own.csv", b"sentence,id\nhello there you,1\n", "'sentence', 'id'; name the one"),
+        ("own.jsonl", b'{"sentence": "hello there you"}\n', r"line 1 has the columns 'sentence'"),
+        ("own.txt", b"", "holds no text"),
+        ("own.csv", b"", "holds no text"),
+        ("own.txt", b"\xff\xfe\x00", "give a whole file in UTF-8"),
+        ("own.docx", b"hello there you", r"unknown format; name the file \*\.jsonl"),
+        ("own.parquet", b"no parquet", "cannot be read"),
     ],
 )
 def test_a_file_without_texts_is_an_error_that_says_why(tmp_path, name, content, says):
     path = tmp_path / name
-    path.write_text(content)
+    path.write_bytes(content)
     with pytest.raises(DasError, match=says):
         own(path)
 
 
 def test_a_missing_file_is_an_error_that_names_it(tmp_path):
-    with pytest.raises(DasError, match=r"nowhere\.txt"):
+    with pytest.raises(DasError, match=r"cannot read .*nowhere\.txt.*check the path"):
         own(tmp_path / "nowhere.txt")
 
 

@@ -113,7 +113,7 @@ class Run:
     def strategy(self, transcriber: Transcriber, inner: Strategy) -> Strategy:
         """``inner`` over the prescribed tokens."""
         end = min(transcriber.engine.prompts.end)
-        return Prescribed(inner, [FILLER] * (self.passes - 1) + [end])
+        return Prescribed(inner, [FILLER] * (self.passes - 1), end)
 
     def one_pass(self, transcriber: Transcriber) -> Callable[[], object]:
         """All branches together, as the product decodes them."""

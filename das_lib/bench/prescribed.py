@@ -16,12 +16,13 @@ from das_lib.adml.select import Choice, Scores
 class Prescribed:
     """Chooses as another strategy does, then takes the next of ``tokens`` for every utterance.
 
-    Made anew for each decode; ``tokens`` should end in an end of text. What the other strategy
-    would have taken is in ``chosen``, a tensor [B] a step.
+    Made anew for each decode; behind the last of ``tokens`` it takes ``end``. What the other
+    strategy would have taken is in ``chosen``, a tensor [B] a step.
     """
 
-    def __init__(self, inner: Strategy, tokens: Sequence[int]) -> None:
-        self.inner, self.tokens = inner, tokens
+    def __init__(self, inner: Strategy, tokens: Sequence[int], end: int) -> None:
+        self.inner, self.end = inner, end
+        self._tokens = iter(tokens)
         self.chosen: list[torch.Tensor] = []
 
     def needs(self, available: tuple[int, ...]) -> tuple[int, ...]:
@@ -31,6 +32,6 @@ class Prescribed:
     def choose(self, scores: Scores) -> Choice:
         """Choose, then prescribe."""
         choice = self.inner.choose(scores)
-        token = self.tokens[len(self.chosen)]
+        token = next(self._tokens, self.end)
         self.chosen.append(choice.token_B)
         return replace(choice, token_B=torch.full_like(choice.token_B, token))

@@ -9,8 +9,10 @@ Shape suffixes: B rows (hypotheses), T positions, C candidates of a row, V vocab
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from das_lib.adml.decoder import Memory
@@ -22,6 +24,23 @@ if TYPE_CHECKING:
     from das_lib.adml.engine import Engine
 
 
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A live hypothesis and one more token; becomes a trace of its own if it is kept."""
+
+    row: int
+    parent: Trace
+    score: float
+    """Log-probability of all tokens, the new one included."""
+    step: tuple[int, int, int, float, np.ndarray]
+    """What `Trace.append` takes."""
+
+    def grown(self) -> Trace:
+        trace = self.parent.fork()
+        trace.append(*self.step)
+        return trace
+
+
 class _Search:
     """The hypotheses of one utterance, best first."""
 
@@ -30,19 +49,19 @@ class _Search:
         self.live = [start]
         self.ended: list[Trace] = []
 
-    def step(self, candidates: Sequence[tuple[int, Trace]], end: frozenset[int]) -> list[int]:
+    def step(self, candidates: Sequence[_Candidate], end: frozenset[int]) -> list[int]:
         """Keep the best: the rows that the new live hypotheses come from.
 
         A hypothesis that ends counts where it ranks above the last live one. The search is over
         with as many ended ones as beams.
         """
         self.live, rows = [], []
-        for row, trace in sorted(candidates, key=lambda pair: -pair[1].score):
-            if trace.tokens[-1] in end:
-                self.ended.append(trace)
+        for candidate in sorted(candidates, key=lambda candidate: -candidate.score):
+            if candidate.step[0] in end:
+                self.ended.append(candidate.grown())
             else:
-                self.live.append(trace)
-                rows.append(row)
+                self.live.append(candidate.grown())
+                rows.append(candidate.row)
             if len(self.live) == self.beams:
                 break
         if len(self.ended) >= self.beams:
@@ -96,27 +115,23 @@ def decode_with_beams(
         logprob_BV = scores.logits_of(choice.branch_B) - logz_B
         # One more than the beams, for one of a row's candidates may be the end.
         logprob_BC, token_BC = logprob_BV.topk(min(beams + 1, logprob_BV.shape[1]))
-        steps = list(
-            zip(
-                token_BC.tolist(),
-                logprob_BC.tolist(),
-                choice.branch_B.tolist(),
-                choice.rule_B.tolist(),
-                scores.c_BN.cpu().numpy(),
-                strict=True,
-            )
-        )
+        tokens, logprobs = token_BC.tolist(), logprob_BC.tolist()
+        branches, rules = choice.branch_B.tolist(), choice.rule_B.tolist()
+        confidence_BN = scores.c_BN.cpu().numpy()
         kept: list[int] = []
-        row = 0
+        first = 0
         for search in alive:
-            candidates = []
-            for trace in search.live:
-                tokens, logprobs, *who = steps[row]
-                for token, logprob in zip(tokens, logprobs, strict=True):
-                    column, rule, confidence_N = who
-                    candidates.append((row, trace.fork()))
-                    candidates[-1][1].append(token, column, rule, logprob, confidence_N)
-                row += 1
+            candidates = [
+                _Candidate(
+                    row,
+                    trace,
+                    trace.score + logprob,
+                    (token, branches[row], rules[row], logprob, confidence_BN[row]),
+                )
+                for row, trace in enumerate(search.live, first)
+                for token, logprob in zip(tokens[row], logprobs[row], strict=True)
+            ]
+            first += len(search.live)
             kept += search.step(candidates, end)
         alive = [search for search in alive if search.live]
         if alive:

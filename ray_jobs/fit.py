@@ -93,7 +93,7 @@ class Progress:
 def fit_domain(job: "FitJob", progress: Any) -> Any:
     """Fit one domain in its own Ray Train run, going on from the run's last checkpoint."""
     # Here and in _on_worker, for `Progress` needs none of it: Ray Train and torch cost a process
-    # five seconds and 700 MB.
+    # seconds and hundreds of megabytes.
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 

@@ -45,7 +45,7 @@ def cluster(tmp_path):
     yield f"http://127.0.0.1:{dashboard}", environment
     os.killpg(process.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(3)  # it would take half a minute to part with its agents
+        process.wait(3)  # longer waits were seen to be in vain
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 

@@ -74,6 +74,11 @@ def test_an_unknown_key_in_a_list_names_its_place():
             {"decode": {"beams": 2}, "adml": {"strategy": "mean_logprob"}},
             r"decode\.beams=2 with adml\.strategy=mean_logprob",
         ),
+        ({"decode": {"precision": "float16"}}, r"precision=float16 with serve\.pool\.num_gpus=0"),
+        (
+            {"decode": {"precision": "int8"}, "serve": {"pool": {"num_gpus": 1}}},
+            r"precision=int8 with serve\.pool\.num_gpus=1",
+        ),
         ({"lora": {"targets": ["w_proj"]}}, r"lora\.targets\.0: 'w_proj'"),
         ({"domains": []}, r"domains: .*at least 1"),
     ],

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from das_lib.adml.checkpoint import Checkpoint
-from das_lib.adml.linear import DTYPES, Linear, Precision, pack
+from das_lib.adml.linear import DTYPES, Linear, Precision, has_amx, pack
 
 Norm = tuple[torch.Tensor, torch.Tensor]
 EPS = 1e-5
@@ -69,7 +69,8 @@ class Encoder:
     def _encode(self, x_BFT: torch.Tensor) -> torch.Tensor:
         for (weight, bias), stride in zip(self._convolutions, (1, 2), strict=True):
             x_BFT = F.gelu(F.conv1d(x_BFT, weight, bias, stride=stride, padding=1))
-        x_BSD = x_BFT.transpose(1, 2).float()
+        # Contiguous: a sum takes over the layout of its first term, and all layers would stride.
+        x_BSD = x_BFT.transpose(1, 2).contiguous().float()
         x_BSD = x_BSD + self._positions_SD[: x_BSD.shape[1]]
         for norm_self, qkv, out, norm_ffn, fc1, fc2 in self._layers:
             q, k, v = qkv(layer_norm(x_BSD, norm_self, self.dtype)).chunk(3, -1)
@@ -79,14 +80,14 @@ class Encoder:
 
     def _attend(self, *qkv_BSD: torch.Tensor) -> torch.Tensor:
         q, k, v = (x.unflatten(-1, (self._heads, -1)).transpose(1, 2) for x in qkv_BSD)
-        if q.device.type == "cpu" and q.dtype == torch.bfloat16:
+        if q.device.type == "cpu" and q.dtype == torch.bfloat16 and not has_amx():
             return _attend_by_head(q[0], k[0], v[0]).transpose(0, 1).flatten(1).unsqueeze(0)
         o_BHSE = F.scaled_dot_product_attention(q, k, v)
         return o_BHSE.transpose(1, 2).flatten(2)
 
 
 def _attend_by_head(q_HSE: torch.Tensor, k_HSE: torch.Tensor, v_HSE: torch.Tensor) -> torch.Tensor:
-    """Attention in bfloat16 products, which the CPU's fused kernel does not use.
+    """Attention in bfloat16 products, which the fused kernel uses on CPUs with AMX alone.
 
     Slices of the queries, so that the probabilities stay in the cache.
     """

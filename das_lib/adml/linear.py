@@ -63,7 +63,7 @@ def pack(
     dtype = DTYPES[precision]
     if device.type == "cpu" and has_onednn():
         packed = torch.ops.mkldnn._reorder_linear_weight(weight_OI.to(dtype).contiguous(), rows)
-        return _Packed(packed, bias_O.to(dtype))
+        return _Packed(packed, bias_O)  # float32 at every precision, as the sums are
     return _Plain(weight_OI.to(device, dtype), bias_O.to(device, dtype))
 
 
@@ -93,6 +93,11 @@ def has_onednn() -> bool:
     return torch.backends.mkldnn.is_available() and hasattr(
         torch.ops.mkldnn, "_reorder_linear_weight"
     )
+
+
+def has_amx() -> bool:
+    """Whether the CPU has Intel's matrix unit for bfloat16."""
+    return torch.cpu.get_capabilities().get("amx_bf16", False)
 
 
 class _Plain:

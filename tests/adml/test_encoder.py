@@ -33,6 +33,19 @@ def test_the_encoder_gives_what_stock_transformers_gives(base, precision):
     assert error(got, want.last_hidden_state) < TOLERANCE[precision]
 
 
+@pytest.mark.parametrize("amx", [False, True])
+def test_both_forms_of_attention_in_bfloat16_hold_on_any_cpu(base, monkeypatch, amx):
+    monkeypatch.setattr("das_lib.adml.encoder.has_amx", lambda: amx)
+    test_the_encoder_gives_what_stock_transformers_gives(base, "bfloat16")
+
+
+def test_a_bias_is_not_rounded_to_bfloat16():
+    weight, bias = torch.full((1, 16), -16.0), torch.tensor([256.7])
+    linear = pack(weight, bias, precision="bfloat16", device=CPU)
+    y = linear(torch.ones(1, 16, dtype=torch.bfloat16))
+    assert y.item() == pytest.approx(0.7, abs=0.01)
+
+
 @pytest.mark.parametrize("precision", TOLERANCE)
 @pytest.mark.parametrize("gelu", [False, True])
 @pytest.mark.parametrize("shape", [(1, 16), (5, 16), (2, 3, 16)])

@@ -47,6 +47,13 @@ def add_benches(parser: argparse.ArgumentParser) -> None:
     text = "modes beyond the paper (precision, window, beams, ...): word errors and time"
     modes = benches.add_parser("modes", parents=[common], help=text, description=text)
     modes.set_defaults(handler=_modes)
+
+    text = "samples a second of adapter training, with and without the feature cache"
+    train = benches.add_parser("train", parents=[common], help=text, description=text)
+    train.add_argument("--utterances", type=_count, default=32, help="of each --audio (32)")
+    train.add_argument("--batch", type=_count, default=16, help="samples a step (default 16)")
+    train.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    train.set_defaults(handler=_train)
     for bench in (parity, modes):
         bench.add_argument(
             "--adapter",
@@ -106,6 +113,15 @@ def _modes(arguments: argparse.Namespace) -> int:
     model, clips, texts = _utterances(arguments)
     options = {"tau": arguments.tau, "batch": arguments.batch, "rounds": arguments.rounds}
     bench_modes(model, clips, texts, dict(arguments.adapters), **options)
+    return 0
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from das_lib.bench.train import bench_train
+
+    model, clips, texts = _utterances(arguments)
+    options = {key: getattr(arguments, key) for key in ("batch", "device", "rounds")}
+    bench_train(model, clips, texts, **options)
     return 0
 
 

@@ -73,7 +73,7 @@ class EncodeFeatures:
         else:
             self._encoder = Encoder(model, precision="float32", device=torch.device(device))
         self._window_s = config["max_source_positions"] // ENCODER_FRAMES_PER_SECOND  # 30
-        self._log_mel = WhisperFeatureExtractor(
+        self._extractor = WhisperFeatureExtractor(
             feature_size=config["num_mel_bins"], chunk_length=self._window_s
         )
         self._batch_utterances = batch_utterances
@@ -106,6 +106,11 @@ class EncodeFeatures:
                 seconds += len(clip.samples) / SAMPLE_RATE_HZ
         return Outcome(pa.Table.from_pylist(rows, schema=FEATURES), rejects, seconds)
 
+    def log_mel(self, clips: list[np.ndarray]) -> torch.Tensor:
+        """Log-mel spectrograms of 16 kHz clips, padded to the window. [B, F, T]."""
+        options = {"sampling_rate": SAMPLE_RATE_HZ, "return_tensors": "pt"}
+        return self._extractor(clips, **options).input_features
+
     def _decode(self, row: int, row_id: str, audio: bytes) -> _Clip | Reject:
         try:
             samples, rate_hz = soundfile.read(io.BytesIO(audio), dtype="float32")
@@ -125,10 +130,7 @@ class EncodeFeatures:
     @torch.inference_mode()
     def _encode(self, clips: list[np.ndarray]) -> tuple[np.ndarray, list[int | None]]:
         """Encoder output [B, S, D] float16 of the whole window, and each clip's language token."""
-        mel_BMF = self._log_mel(
-            clips, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt"
-        ).input_features
-        encoded_BSD = self._encoder(mel_BMF)
+        encoded_BSD = self._encoder(self.log_mel(clips))
         languages: list[int | None] = [self._language] * len(clips)
         if self._detector is not None:
             found = self._detector.languages(self._detector.memory(encoded_BSD))

@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 from das_lib.config.tree import Train
 from das_lib.errors import DasError
 from das_lib.train.data import Batch, FeatureData
+from das_lib.train.forward import decode
 from das_lib.train.labels import IGNORED
 
 if TYPE_CHECKING:
@@ -164,13 +165,7 @@ class Fitter:
 
     def _loss_sum(self, batch: Batch) -> torch.Tensor:
         """Cross-entropy summed over the text and end-of-text tokens; the encoder does not run."""
-        from transformers.modeling_outputs import BaseModelOutput
-
-        hidden_BTD = self._whisper.model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=batch.encoded),  # pyright: ignore[reportArgumentType]
-            decoder_input_ids=batch.inputs,
-            use_cache=False,
-        ).last_hidden_state
+        hidden_BTD = decode(self._whisper.model.decoder, batch.encoded, batch.inputs)
         predicted = batch.targets != IGNORED
         logits_NV = self._whisper.proj_out(hidden_BTD[predicted])
         return cross_entropy(logits_NV, batch.targets[predicted], reduction="sum")

@@ -4,14 +4,19 @@ import json
 import sys
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import soundfile
+import torch
 from adml_helpers import clips, random_adapter
 
 from das_lib.adml import Adml, Transcriber
 from das_lib.bench.__main__ import main
 from das_lib.bench.parity import Branches, edits, same_choices
+from das_lib.bench.train import EncodingData, speech_table
 from das_lib.testing import tiny_whisper
+from das_lib.train.data import FeatureData
+from das_lib.train.features import EncodeFeatures
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +92,35 @@ def test_modes_are_measured_against_the_exact_one(monkeypatch, capsys, material)
     # The tiny model hears 1 s, less than the shortest window: nothing changes.
     assert rows["window: clip + 2 s"]["agreement"] == 1
     assert rows["int8"]["agreement"] <= 1
+
+
+def test_training_is_measured_with_and_without_cached_features(monkeypatch, capsys, material):
+    options = ("--utterances", "4", "--batch", "2", "--rounds", "1")
+    status, value, _ = run(monkeypatch, capsys, material, "train", *options)
+    assert status == 0
+    rows = {row["what"]: row for row in value["rows"]}
+    assert [row["cached"] for row in rows.values()] == [True, False, True, False]
+    assert all(row["samples_per_s"] > 0 for row in rows.values())
+    assert rows["cached"]["ratio"] > 0
+    assert rows["features"]["against"] == "encoder"
+
+
+def test_features_made_again_are_those_of_the_cache(material, tmp_path):
+    tiny, _, _ = material
+    encode = EncodeFeatures(tiny, "en")
+    table = speech_table(clips(4), ["some words"] * 4)
+    file = str(tmp_path / "features.parquet")
+    pq.write_table(encode(table).rows, file)
+    kept = {row["id"]: row["encoded"] for row in FeatureData([file]).rows(0, 0)}
+
+    def again(ids):
+        rows = [np.frombuffer(kept[i], np.float16).reshape(50, -1) for i in ids]
+        return np.stack(rows)
+
+    cached, made = FeatureData([file]), EncodingData([file], again, 3)
+    for one, other in zip(cached.batches(1, 2, 2), made.batches(1, 2, 2), strict=True):
+        assert torch.equal(one.encoded, other.encoded)
+        assert torch.equal(one.targets, other.targets)
 
 
 def test_the_stock_models_would_notice_another_token(material):

@@ -52,7 +52,7 @@ class EncodingData(FeatureData):
 class StockFitter(Fitter):
     """The same steps through transformers' forward pass."""
 
-    def _loss_sum(self, batch: Batch) -> torch.Tensor:
+    def _loss_sum(self, batch: Batch, *, smoothing: float) -> torch.Tensor:
         from transformers.modeling_outputs import BaseModelOutput
 
         labels_BT: Any = batch.targets

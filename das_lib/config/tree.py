@@ -172,12 +172,27 @@ class Train(Section):
     """Utterances a step, over all of a domain's workers."""
     warmup: Fraction = 0.1
     """Part of the steps in which the learning rate rises from 0; it then falls linearly to 0."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0
+    """Probability that the loss spreads over all tokens alike."""
+    validation: Annotated[float, Field(ge=0, le=0.5)] = 0
+    """Part of the utterances kept back to judge each epoch by; the best epoch's adapter is kept."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Epochs without a better one after which training stops; needs ``validation``."""
     workers_per_domain: Annotated[int, Field(ge=1)] = 1
     """Data-parallel workers of one domain."""
     max_failures: Annotated[int, Field(ge=0)] = 2
     """Worker failures that a domain survives by resuming from its last checkpoint."""
     pool: Pool = Pool()
     """``actors``: domains trained side by side; ``num_cpus``, ``num_gpus``: of each worker."""
+
+    @model_validator(mode="after")
+    def _judged(self) -> "Train":
+        if self.patience is not None and not self.validation:
+            raise ValueError(
+                f"patience={self.patience} with validation=0: there is nothing to judge an epoch "
+                "by; set validation, for example to 0.05, or take patience out"
+            )
+        return self
 
 
 class Adml(Section):

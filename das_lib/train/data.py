@@ -8,17 +8,20 @@ Shape legend: B rows, S encoder frames, D width, T tokens.
 """
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
 from das_lib.dataset import open_parquet
 from das_lib.errors import DasError, StorageError
+from das_lib.ids import row_id
 from das_lib.train.labels import IGNORED, decoder_pair
 
 logger = logging.getLogger(__name__)
@@ -60,23 +63,33 @@ class _Group:
 class FeatureData:
     """The rows of FEATURES files; only a buffer of row groups is in memory at a time."""
 
-    def __init__(self, files: list[str], *, buffer_bytes: int = BUFFER_BYTES) -> None:
+    def __init__(
+        self,
+        files: list[str],
+        *,
+        ids: Collection[str] | None = None,
+        buffer_bytes: int = BUFFER_BYTES,
+    ) -> None:
         """Read the files' footers.
 
         Args:
             files: Parquet addresses, local or on any storage that fsspec knows.
+            ids: The rows to take; all by default.
             buffer_bytes: Rows are shuffled within row groups of about this size together.
 
         Raises:
             StorageError: a file cannot be read.
         """
+        self._wanted = None if ids is None else pc.field("id").isin(list(ids))
         self._groups: list[_Group] = []
         for path in sorted(files):
             metadata = _open(path).metadata
             for index in range(metadata.num_row_groups):
                 group = metadata.row_group(index)
-                if group.num_rows:
-                    self._groups.append(_Group(path, index, group.num_rows, group.total_byte_size))
+                place = _Group(path, index, group.num_rows, group.total_byte_size)
+                rows = group.num_rows if ids is None else len(self._read(place, ["id"]))
+                if rows:
+                    self._groups.append(replace(place, num_rows=rows))
         self.num_rows = sum(group.num_rows for group in self._groups)
         self._buffer_bytes = buffer_bytes
 
@@ -98,7 +111,7 @@ class FeatureData:
         rng = np.random.default_rng([seed, epoch])
         shuffled = [self._groups[i] for i in rng.permutation(len(self._groups))]
         for window in self._windows(shuffled):
-            table = pa.concat_tables(_read(group) for group in window)
+            table = pa.concat_tables(self._read(group, COLUMNS) for group in window)
             for row in rng.permutation(table.num_rows):
                 yield table.slice(int(row), 1).to_pylist()[0]
 
@@ -114,6 +127,10 @@ class FeatureData:
                 yield collate(mine)
                 mine = []
 
+    def _read(self, group: _Group, columns: list[str]) -> pa.Table:
+        table = _read(group, columns)
+        return table if self._wanted is None else table.filter(self._wanted)
+
     def _windows(self, groups: list[_Group]) -> Iterator[list[_Group]]:
         window: list[_Group] = []
         for group in groups:
@@ -123,6 +140,26 @@ class FeatureData:
                 window = []
         if window:
             yield window
+
+
+def split_off(files: list[str], part: float) -> tuple[FeatureData, FeatureData | None]:
+    """Rows to train on, and rows to judge an epoch by.
+
+    Which rows these are depends on their ids alone: the same for every method and seed.
+
+    Args:
+        files: See `FeatureData`.
+        part: Of the rows, to judge by; at least one row where it is above 0.
+
+    Raises:
+        StorageError: a file cannot be read.
+    """
+    if not part:
+        return FeatureData(files), None
+    ids = [str(i) for path in files for i in _open(path).read(["id"])["id"].to_pylist()]
+    ids.sort(key=lambda i: row_id("validation", i))
+    count = math.ceil(part * len(ids))
+    return FeatureData(files, ids=ids[count:]), FeatureData(files, ids=ids[:count])
 
 
 def collate(rows: list[dict[str, Any]]) -> Batch:
@@ -163,9 +200,9 @@ def _open(path: str) -> pq.ParquetFile:
         raise StorageError(f"cannot read features {path}: {error}; {_REMEDY}") from error
 
 
-def _read(group: _Group) -> pa.Table:
+def _read(group: _Group, columns: list[str]) -> pa.Table:
     try:
-        return _open(group.path).read_row_group(group.row_group, columns=COLUMNS)
+        return _open(group.path).read_row_group(group.row_group, columns=columns)
     except (OSError, pa.ArrowException) as error:
         raise StorageError(f"cannot read features {group.path}: {error}; {_REMEDY}") from error
 

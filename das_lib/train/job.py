@@ -12,7 +12,7 @@ from das_lib.config.tree import Lora, Train
 from das_lib.models import resolve_model
 from das_lib.storage import Folder
 from das_lib.train.base import load_base
-from das_lib.train.data import FeatureData
+from das_lib.train.data import split_off
 from das_lib.train.loop import Fitter
 from das_lib.train.lora import make_peft_model, save_adapter, save_initial
 
@@ -61,14 +61,15 @@ def fit(
         world: See `Fitter`.
 
     Returns:
-        ``history``: one entry of `Fitter.run_epoch` an epoch; ``steps``: optimiser steps done.
+        ``history``: one entry of `Fitter.run_epoch` an epoch; ``steps``: optimiser steps done;
+        ``best_epoch``: the epoch whose adapter was kept.
 
     Raises:
         DasError: the configuration or the data does not allow the training.
         StorageError: features cannot be read or the adapter cannot be written.
     """
     torch.set_num_threads(max(1, int(job.train.pool.num_cpus)))
-    data = FeatureData(list(job.feature_files))
+    data, validation = split_off(list(job.feature_files), job.train.validation)
     model = make_peft_model(load_base(resolve_model(job.model)), job.lora, job.seed)
     with tempfile.TemporaryDirectory() as scratch:
         initial = Path(scratch) / "initial"
@@ -79,6 +80,7 @@ def fit(
             job.train,
             seed=job.seed,
             domain=job.domain,
+            validation=validation,
             device=device,
             rank=rank,
             world=world,
@@ -86,13 +88,18 @@ def fit(
         )
         if checkpoint is not None:
             fitter.load(checkpoint)
-        for epoch in range(fitter.epoch, job.train.epochs):
-            fitter.run_epoch(epoch)
+        while not fitter.finished:
+            fitter.run_epoch(fitter.epoch)
             on_epoch(fitter)
+        fitter.restore_best()
         if rank == 0:
             target = Folder(job.adapter_dir)
             folder = Path(target.url) if target.is_local else Path(scratch) / "adapter"
             save_adapter(model, initial, folder, job.base_name)
             if not target.is_local:
                 target.upload(folder)
-    return {"history": fitter.history, "steps": fitter.step}
+    return {
+        "history": fitter.history,
+        "steps": fitter.step,
+        "best_epoch": fitter.best_epoch,
+    }

@@ -52,6 +52,7 @@ class Fitter:
         *,
         seed: int,
         domain: str,
+        validation: FeatureData | None = None,
         device: str | torch.device = "cpu",
         rank: int = 0,
         world: int = 1,
@@ -62,6 +63,7 @@ class Fitter:
         Args:
             model: From `make_peft_model`.
             data: The domain's features.
+            validation: Rows to judge each epoch by, none of them in ``data``.
             train: Recipe.
             seed: Of the data order and of dropout, where the base has any.
             domain: Named in errors.
@@ -74,6 +76,7 @@ class Fitter:
             DasError: there are fewer utterances than one batch.
         """
         self._model, self._data, self._train = model.to(device).train(), data, train
+        self._validation = validation
         self._whisper: Any = model.base_model.model
         self._seed, self._domain, self._device = seed, domain, device
         self._rank, self._world, self._on_step = rank, world, on_step
@@ -87,17 +90,38 @@ class Fitter:
         self.total_steps = data.steps_per_epoch(train.batch_size) * train.epochs
         self.step = 0
         self.history: list[dict[str, float]] = []
+        self._best: dict[str, torch.Tensor] = {}
 
     @property
     def epoch(self) -> int:
-        """Finished epochs."""
+        """Epochs done."""
         return len(self.history)
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch (from 1) of the lowest validation loss; the last where none is measured."""
+        if self._validation is None or not self.history:
+            return self.epoch
+        return 1 + min(range(self.epoch), key=lambda i: self.history[i]["validation_loss"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or ``train.patience`` is at its end."""
+        patience = self._train.patience
+        waited = self.epoch - self.best_epoch
+        return self.epoch >= self._train.epochs or (patience is not None and waited >= patience)
+
+    def restore_best(self) -> None:
+        """Give the model the weights of `best_epoch`."""
+        for name, kept in self._best.items():
+            self._weights[name].data.copy_(kept)
 
     def run_epoch(self, epoch: int) -> dict[str, float]:
         """Train one pass over the data.
 
         Returns:
-            epoch and steps done, mean loss a token, last learning rate, seconds, samples_per_s.
+            epoch and steps done, mean loss a token, last learning rate, seconds, samples_per_s,
+            and validation_loss where there are rows for it.
 
         Raises:
             DasError: the loss or its gradient is no longer finite.
@@ -128,15 +152,35 @@ class Fitter:
             "seconds": seconds,
             "samples_per_s": self._data.num_rows / seconds,
         }
+        if self._validation is not None:
+            metrics["validation_loss"] = self._validate(self._validation)
         self.history.append(metrics)
+        if self._validation is not None and self.best_epoch == self.epoch:
+            self._best = {n: w.detach().clone() for n, w in self._weights.items()}
         return metrics
+
+    @torch.no_grad()
+    def _validate(self, data: FeatureData) -> float:
+        """Mean loss a token of rows that are not trained on."""
+        self._model.eval()
+        totals = torch.zeros(2, dtype=torch.float64)
+        for batch in data.batches(0, 0, self._train.batch_size, self._rank, self._world):
+            if batch.num_rows:
+                loss = self._loss_sum(batch.to(self._device), smoothing=0).item()
+                totals += torch.tensor([loss, (batch.targets != IGNORED).sum().item()])
+        self._model.train()
+        if self._world > 1:
+            totals = totals.to(self._device)
+            torch.distributed.all_reduce(totals)
+        loss_sum, tokens = totals.tolist()
+        return loss_sum / tokens
 
     def _one_step(self, batch: Batch, rate: float) -> tuple[float, float]:
         """One optimiser step; returns the global batch's summed loss and its tokens."""
         self._optimizer.zero_grad(set_to_none=True)
         loss_sum = torch.zeros((), device=self._device)
         if batch.num_rows:
-            loss_sum = self._loss_sum(batch)
+            loss_sum = self._loss_sum(batch, smoothing=self._train.label_smoothing)
             loss_sum.backward()
         totals = torch.stack([loss_sum.detach(), (batch.targets != IGNORED).sum().float()])
         gradients = [
@@ -163,21 +207,24 @@ class Fitter:
         self.step += 1
         return loss, tokens
 
-    def _loss_sum(self, batch: Batch) -> torch.Tensor:
+    def _loss_sum(self, batch: Batch, *, smoothing: float) -> torch.Tensor:
         """Cross-entropy summed over the text and end-of-text tokens; the encoder does not run."""
         hidden_BTD = decode(self._whisper.model.decoder, batch.encoded, batch.inputs)
         predicted = batch.targets != IGNORED
         logits_NV = self._whisper.proj_out(hidden_BTD[predicted])
-        return cross_entropy(logits_NV, batch.targets[predicted], reduction="sum")
+        return cross_entropy(
+            logits_NV, batch.targets[predicted], reduction="sum", label_smoothing=smoothing
+        )
 
     def state_dict(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Tensors (adapter weights, AdamW moments) and plain values (place in training)."""
+        """Tensors (weights, AdamW moments, the best epoch's weights) and the place in training."""
         tensors = {}
         for name, weight in self._weights.items():
             tensors[f"weight.{name}"] = weight.detach()
             for moment in _MOMENTS:
                 kept = self._optimizer.state[weight].get(moment, torch.zeros_like(weight))
                 tensors[f"{moment}.{name}"] = kept
+        tensors |= {f"best.{name}": weight for name, weight in self._best.items()}
         values = {"step": self.step, "total_steps": self.total_steps, "history": self.history}
         return tensors, values
 
@@ -187,7 +234,8 @@ class Fitter:
         Raises:
             DasError: it belongs to another adapter or another number of steps.
         """
-        expected = {f"{p}.{n}" for p in ("weight", *_MOMENTS) for n in self._weights}
+        kinds = ("weight", *_MOMENTS, *(("best",) if self._validation is not None else ()))
+        expected = {f"{kind}.{name}" for kind in kinds for name in self._weights}
         if tensors.keys() != expected or values["total_steps"] != self.total_steps:
             raise DasError(
                 f"domain {self._domain}: the checkpoint ({len(tensors)} tensors, total_steps="
@@ -195,6 +243,8 @@ class Fitter:
                 f"total_steps={self.total_steps}); move the run's folder away and run again"
             )
         self.step, self.history = values["step"], list(values["history"])
+        if self._validation is not None:
+            self._best = {n: tensors[f"best.{n}"].to(self._device) for n in self._weights}
         for name, weight in self._weights.items():
             with torch.no_grad():
                 weight.copy_(tensors[f"weight.{name}"])

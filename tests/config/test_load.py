@@ -81,6 +81,7 @@ def test_an_unknown_key_in_a_list_names_its_place():
         ),
         ({"lora": {"targets": ["w_proj"]}}, r"lora\.targets\.0: 'w_proj'"),
         ({"domains": []}, r"domains: .*at least 1"),
+        ({"train": {"patience": 2}}, r"train: .*patience=2 with validation=0"),
     ],
 )
 def test_a_value_out_of_range_names_field_value_and_bound(changes, message):

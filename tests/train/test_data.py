@@ -7,7 +7,7 @@ import torch
 from train_tiny import END
 
 from das_lib.errors import DasError, StorageError
-from das_lib.train.data import FeatureData
+from das_lib.train.data import FeatureData, split_off
 from das_lib.train.labels import IGNORED
 
 
@@ -24,6 +24,17 @@ def test_an_epoch_has_every_row_once_in_an_order_of_its_own(make_features, buffe
     assert len({tuple(o) for o in orders}) == 3
     again = FeatureData(files[::-1], buffer_bytes=buffer_bytes)
     assert order(again, 0, 0) == orders[0]
+
+
+def test_rows_kept_back_are_the_same_whatever_the_files(make_features):
+    train, validation = split_off(make_features(23, files=3), 0.1)
+    other, again = split_off(make_features(23, files=1, name="other"), 0.1)
+    kept = sorted(order(validation, 0, 0))
+    assert len(kept) == validation.num_rows == 3
+    assert kept == sorted(order(again, 0, 0)) != [f"row-{i:04d}" for i in range(3)]
+    assert sorted([*order(train, 5, 0), *kept]) == [f"row-{i:04d}" for i in range(23)]
+    assert train.num_rows == other.num_rows == 20
+    assert split_off(make_features(4, name="few"), 0)[1] is None
 
 
 @pytest.mark.parametrize("world", [2, 3])

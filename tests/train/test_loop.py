@@ -6,18 +6,20 @@ from safetensors.torch import load_file
 from das_lib.config.tree import Lora, Train
 from das_lib.errors import DasError
 from das_lib.train.base import load_base
-from das_lib.train.data import FeatureData
+from das_lib.train.data import FeatureData, split_off
 from das_lib.train.loop import Fitter, learning_rate
 from das_lib.train.lora import make_peft_model
 
 LORA = Lora(rank=4, alpha=8)
+VALIDATION = 0.15
 
 
 def fitter(base, files, *, rank=0, world=1, **train) -> Fitter:
     recipe = Train(**{"learning_rate": 3e-3, "epochs": 3, "batch_size": 4, **train})
     model = make_peft_model(load_base(base), LORA, 0)
-    data = FeatureData(files)
-    return Fitter(model, data, recipe, seed=1, domain="music", rank=rank, world=world)
+    data, validation = split_off(files, recipe.validation)
+    options = {"validation": validation, "rank": rank, "world": world}
+    return Fitter(model, data, recipe, seed=1, domain="music", **options)
 
 
 def weights(f: Fitter) -> dict[str, torch.Tensor]:
@@ -88,6 +90,50 @@ def test_a_resumed_run_equals_an_undisturbed_one(base, make_features, tmp_path):
     assert resumed.step == whole.step == 9
 
 
+def test_the_epoch_that_does_best_on_rows_kept_back_is_kept(base, make_features):
+    # Noise cannot be learnt: the loss on other rows soon rises.
+    f = fitter(base, make_features(12), epochs=30, learning_rate=3e-2, validation=0.3, patience=4)
+    seen = []
+    while not f.finished:
+        f.run_epoch(f.epoch)
+        seen.append(weights(f))
+    losses = [m["validation_loss"] for m in f.history]
+    assert f.epoch < 30
+    assert f.epoch - f.best_epoch == 4
+    assert min(losses) == losses[f.best_epoch - 1]
+    f.restore_best()
+    for name, weight in f._weights.items():
+        assert torch.equal(weight, seen[f.best_epoch - 1][f"weight.{name}"])
+    assert f._validate(f._validation) == pytest.approx(min(losses))
+
+
+def test_a_resumed_run_still_knows_its_best_epoch(base, make_features, tmp_path):
+    files, recipe = make_features(12), {"learning_rate": 3e-2, "validation": 0.3, "epochs": 6}
+    whole = fitter(base, files, **recipe)
+    for epoch in range(6):
+        whole.run_epoch(epoch)
+        if epoch == 3:
+            whole.save(tmp_path)
+    resumed = fitter(base, files, **recipe)
+    resumed.load(tmp_path)
+    for epoch in range(4, 6):
+        resumed.run_epoch(epoch)
+    assert whole.best_epoch < 4, "the test wants a best epoch before the stop"
+    assert same(weights(whole), weights(resumed))
+    with pytest.raises(DasError, match="is not of this configuration"):
+        fitter(base, files, **{**recipe, "validation": 0}).load(tmp_path)
+
+
+def test_smoothing_changes_the_loss_and_not_the_validation(base, make_features):
+    files = make_features(8)
+    plain, smooth = (
+        fitter(base, files, learning_rate=1e-9, validation=0.3, label_smoothing=s) for s in (0, 0.2)
+    )
+    one, other = plain.run_epoch(0), smooth.run_epoch(0)
+    assert one["loss"] != pytest.approx(other["loss"], rel=1e-3)
+    assert one["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-4)
+
+
 def test_a_state_of_another_recipe_is_refused(base, make_features, tmp_path):
     files = make_features(10)
     fitter(base, files).save(tmp_path)
@@ -111,7 +157,7 @@ def _worker(rank: int, base, files, folder) -> None:
     torch.set_num_threads(1)
     address = f"file://{folder}/rendezvous"
     torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    f = fitter(base, files, rank=rank, world=2)
+    f = fitter(base, files, rank=rank, world=2, validation=VALIDATION)
     f.run_epoch(0)
     f.run_epoch(1)
     if rank == 0:
@@ -121,14 +167,15 @@ def _worker(rank: int, base, files, folder) -> None:
 
 @pytest.mark.slow
 def test_two_workers_train_as_one_does(base, make_features, tmp_path):
-    files = make_features(9)  # the last batch has one row: the second worker has none
-    one = fitter(base, files)
+    files = make_features(11)  # the last batch has one row: the second worker has none
+    one = fitter(base, files, validation=VALIDATION)
     one.run_epoch(0)
     one.run_epoch(1)
     mp.spawn(_worker, args=(base, files, tmp_path), nprocs=2)
-    two = fitter(base, files)
+    two = fitter(base, files, validation=VALIDATION)
     two.load(tmp_path)
-    assert [m["loss"] for m in two.history] == pytest.approx([m["loss"] for m in one.history])
+    for loss in ("loss", "validation_loss"):
+        assert [m[loss] for m in two.history] == pytest.approx([m[loss] for m in one.history])
     adapter = load_file(tmp_path / "state.safetensors")
     for name, weight in weights(one).items():
         assert torch.allclose(adapter[name], weight, atol=1e-5)

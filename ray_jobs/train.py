@@ -116,6 +116,7 @@ def fit_job(run: Run, domain: str, features: Dataset, adapter: Dataset) -> FitJo
         train=run.config.train,
         seed=run.config.seed,
         adapter_dir=str(adapter.folder / "adapter"),
+        curve_dir=str(adapter.folder / "curve"),
     )
 
 

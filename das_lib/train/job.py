@@ -15,6 +15,7 @@ from das_lib.train.base import load_base
 from das_lib.train.data import split_off
 from das_lib.train.loop import Fitter
 from das_lib.train.lora import make_peft_model, save_adapter, save_initial
+from das_lib.train.record import model_card, write_curve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,8 @@ class FitJob:
     seed: int
     adapter_dir: str
     """Where the PEFT folder appears, local or s3://."""
+    curve_dir: str
+    """Where the training curve appears, local or s3://."""
 
 
 def fit(
@@ -92,14 +95,25 @@ def fit(
             fitter.run_epoch(fitter.epoch)
             on_epoch(fitter)
         fitter.restore_best()
+        result = {
+            "history": fitter.history,
+            "steps": fitter.step,
+            "best_epoch": fitter.best_epoch,
+        }
         if rank == 0:
+            curve = Path(scratch) / "curve"
+            curve.mkdir()
+            write_curve(curve, fitter.history)
+            Folder(job.curve_dir).upload(curve)
             target = Folder(job.adapter_dir)
             folder = Path(target.url) if target.is_local else Path(scratch) / "adapter"
-            save_adapter(model, initial, folder, job.base_name)
+            used = {"train": data.num_rows}
+            if validation is not None:
+                used["validation"] = validation.num_rows
+            card = model_card(
+                job.domain, job.base_name, job.lora, job.train, job.seed, used, result
+            )
+            save_adapter(model, initial, folder, job.base_name, card)
             if not target.is_local:
                 target.upload(folder)
-    return {
-        "history": fitter.history,
-        "steps": fitter.step,
-        "best_epoch": fitter.best_epoch,
-    }
+    return result

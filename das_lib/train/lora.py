@@ -81,7 +81,9 @@ def save_initial(model: "PeftModel", init_dir: Path) -> None:
     model.save_pretrained(str(init_dir), save_embedding_layers=False)
 
 
-def save_adapter(model: "PeftModel", init_dir: Path, out_dir: Path, base_name: str) -> None:
+def save_adapter(
+    model: "PeftModel", init_dir: Path, out_dir: Path, base_name: str, card: str
+) -> None:
     """Store the adapter as float32 safetensors that stock PEFT loads on the stock base.
 
     Args:
@@ -89,6 +91,7 @@ def save_adapter(model: "PeftModel", init_dir: Path, out_dir: Path, base_name: s
         init_dir: What `save_initial` wrote before training; only read for PiSSA.
         out_dir: Appears whole or not at all; an older folder of that name is replaced.
         base_name: The base as the user names it, e.g. openai/whisper-base.
+        card: README.md of the folder.
     """
     config: Any = model.peft_config["default"]
     is_pissa = config.init_lora_weights == "pissa"
@@ -107,8 +110,7 @@ def save_adapter(model: "PeftModel", init_dir: Path, out_dir: Path, base_name: s
         file = temporary / "adapter_config.json"
         values = {**json.loads(file.read_text()), "base_model_name_or_path": base_name}
         file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
-        # PEFT's model card is an empty form.
-        (temporary / "README.md").unlink(missing_ok=True)
+        (temporary / "README.md").write_text(card)  # PEFT's own is an empty form
         if out_dir.exists():
             shutil.rmtree(out_dir)
         os.replace(temporary, out_dir)

@@ -64,6 +64,7 @@ def make_job(base, tmp_path) -> Callable[..., FitJob]:
             train=Train(**{**recipe, **train}),
             seed=7,
             adapter_dir=str(tmp_path / "adapters" / domain),
+            curve_dir=str(tmp_path / "curves" / domain),
         )
 
     return make

@@ -57,7 +57,7 @@ def test_the_stored_adapter_on_the_stock_base_is_the_trained_model(
     disturb(model)
     trained = logits(model, base)
     out = tmp_path / "adapters" / "music"
-    save_adapter(model, tmp_path / "init", out, "openai/whisper-base")
+    save_adapter(model, tmp_path / "init", out, "openai/whisper-base", "what was done")
     stock = WhisperForConditionalGeneration.from_pretrained(base)
     plain = logits(stock, base)
     loaded = logits(PeftModel.from_pretrained(stock, out), base)
@@ -69,7 +69,9 @@ def test_the_stored_adapter_on_the_stock_base_is_the_trained_model(
     assert config["r"] == (8 if init == "pissa" else 4)
     assert config["task_type"] is None
     assert config["init_lora_weights"] is True
+    assert (out / "README.md").read_text() == "what was done"
     assert sorted(p.name for p in out.iterdir()) == [
+        "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
     ]
@@ -80,7 +82,7 @@ def test_saving_replaces_an_older_adapter(base, tmp_path):
     model = make_peft_model(load_base(base), Lora(rank=4, init="default"), 0)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "old").touch()
-    save_adapter(model, tmp_path / "init", tmp_path / "out", "b")
+    save_adapter(model, tmp_path / "init", tmp_path / "out", "b", "")
     assert not (tmp_path / "out" / "old").exists()
 
 

@@ -75,6 +75,7 @@ def test_the_papers_adapter_has_786432_parameters_and_fits_cached_features(
         train=Train(learning_rate=1e-4, epochs=2, batch_size=8),
         seed=0,
         adapter_dir=str(tmp_path / "adapter"),
+        curve_dir=str(tmp_path / "curve"),
     )
     trainable = []
     result = fit(

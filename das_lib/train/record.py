@@ -1,0 +1,106 @@
+"""What a training leaves beside the weights: its curve, and a card that says what was done."""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from das_lib.config.tree import Lora, Train
+from schemas.adapters import CURVE
+
+PARQUET, EVENTS = "curve.parquet", "events.out.tfevents.0.curve"
+"""Constant names: a training that is repeated replaces its record."""
+PLACEMENT = {"pool", "workers_per_domain", "max_failures"}
+PACKAGES = ("torch", "transformers", "peft", "das-asr")
+
+
+def write_curve(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """Write one entry an epoch as Parquet (CURVE) and as TensorBoard events by optimiser step."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    table = pa.Table.from_pylist([dict(entry) for entry in history], schema=CURVE)
+    pq.write_table(table, folder / PARQUET)
+    with SummaryWriter(str(folder)) as events:
+        for entry in history:
+            for name in ("loss", "validation_loss", "learning_rate", "samples_per_s"):
+                if name in entry:
+                    events.add_scalar(f"train/{name}", entry[name], int(entry["step"]))
+    [written] = folder.glob("events.out.tfevents.*")
+    written.rename(folder / EVENTS)
+
+
+def model_card(
+    domain: str,
+    base_name: str,
+    lora: Lora,
+    train: Train,
+    seed: int,
+    utterances: Mapping[str, int],
+    result: Mapping[str, Any],
+) -> str:
+    """A Markdown card in the Hugging Face form.
+
+    Args:
+        domain: What was learnt.
+        base_name: The base as the user names it.
+        lora: The adapter's form.
+        train: The recipe.
+        seed: Of every random choice.
+        utterances: Numbers by use, such as ``{"train": 950, "validation": 50}``.
+        result: What `das_lib.train.job.fit` returns.
+    """
+    front = {
+        "base_model": base_name,
+        "library_name": "peft",
+        "pipeline_tag": "automatic-speech-recognition",
+        "tags": ["das", "lora", "whisper", domain],
+    }
+    recipe = {
+        **{f"lora.{k}": v for k, v in lora.model_dump(mode="json").items()},
+        **{f"train.{k}": v for k, v in train.model_dump(mode="json", exclude=PLACEMENT).items()},
+        "seed": seed,
+    }
+    validated = "validation_loss" in result["history"][0]
+    columns = ["epoch", "step", "loss", *(["validation_loss"] if validated else [])]
+    lines = [
+        "---",
+        yaml.safe_dump(front, sort_keys=False).strip(),
+        "---",
+        "",
+        f"# {domain}: a LoRA adapter for the decoder of {base_name}",
+        "",
+        "Trained by [DAS](https://arxiv.org/abs/2501.12501) on synthetic speech alone: "
+        + ", ".join(f"{count} utterances ({use})" for use, count in utterances.items())
+        + f". Kept: epoch {result['best_epoch']} of {len(result['history'])}.",
+        "",
+        "```python",
+        "model = PeftModel.from_pretrained(",
+        f'    WhisperForConditionalGeneration.from_pretrained("{base_name}"), "this/folder"',
+        ")",
+        "```",
+        "",
+        "## Recipe",
+        "",
+        *_table(["setting", "value"], [[f"`{k}`", f"`{v}`"] for k, v in recipe.items()]),
+        "",
+        "## Curve",
+        "",
+        *_table(columns, [[f"{entry[c]:.6g}" for c in columns] for entry in result["history"]]),
+        "",
+        "## Versions",
+        "",
+        *_table(["package", "version"], [[package, version(package)] for package in PACKAGES]),
+        "",
+        "Word error rates are in the run's report.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return [f"| {' | '.join(line)} |" for line in lines]

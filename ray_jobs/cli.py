@@ -1,10 +1,11 @@
-"""The command line: `das run`, one command a stage, `das bench` and `das config`."""
+"""The command line: `das run`, one command a stage, `das adapters`, `das bench`, `das config`."""
 
 import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 
+from das_lib.adapters.cli import add_adapters
 from das_lib.bench.cli import add_benches
 from das_lib.config import Config, json_schema, load_config, to_yaml
 from das_lib.errors import DasError
@@ -25,6 +26,7 @@ examples:
   das synthesize -c configs/demo.yaml              one stage
   das config show -c configs/demo.yaml             all settings with their defaults
   das config schema                                JSON Schema for editors
+  das adapters list -c configs/demo.yaml           what was trained, and where it lies
   das bench adml --k 0,3,10                        what adapters cost on this machine
 
 A killed run goes on where it stopped: give the same command again.
@@ -71,6 +73,8 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(handler=_run, stages=list(STAGES) if name == "run" else [name])
         if "evaluate" in command.get_default("stages"):
             command.add_argument("--json", metavar="FILE", help="write results and stages as JSON")
+    text = "list, inspect and export trained adapters"
+    add_adapters(commands.add_parser("adapters", help=text, description=text), common)
     text = "measure the engine; JSON on standard output"
     add_benches(commands.add_parser("bench", help=text, description=text))
     config = commands.add_parser("config", help="show or describe the configuration")

@@ -1,6 +1,7 @@
 """The whole pipeline through the command line, on fakes."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +50,16 @@ def test_adapters_alone_give_the_transcripts_that_stock_peft_gives(finished):
             assert row["text"] == text, (system, row["id"])
         transcripts[system] = [row["tokens"] for row in rows]
     assert transcripts["base"] != transcripts["lora_music"], f"adapters change nothing in {folder}"
+
+
+def test_the_adapters_of_a_run_are_listed_with_their_losses(finished):
+    project, _ = finished
+    head, *rows = (line.split() for line in project.das("adapters", "list").stdout.splitlines())
+    assert head[:2] == ["domain", "state"]
+    assert [row[:2] for row in rows] == [["music", "trained"], ["sports", "trained"]]
+    for row in rows:
+        assert float(row[head.index("loss")]) > 0
+        assert (Path(row[-1]) / "adapter_model.safetensors").is_file()
 
 
 def test_each_token_names_the_branch_and_the_rule_that_chose_it(finished):

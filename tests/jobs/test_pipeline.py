@@ -8,6 +8,8 @@ import pytest
 from datasets import load_dataset
 from job_project import make_project
 
+from ray_jobs.cli import main
+
 pytestmark = pytest.mark.ray
 
 
@@ -52,9 +54,10 @@ def test_adapters_alone_give_the_transcripts_that_stock_peft_gives(finished):
     assert transcripts["base"] != transcripts["lora_music"], f"adapters change nothing in {folder}"
 
 
-def test_the_adapters_of_a_run_are_listed_with_their_losses(finished):
+def test_the_adapters_of_a_run_are_listed_with_their_losses(finished, capsys):
     project, _ = finished
-    head, *rows = (line.split() for line in project.das("adapters", "list").stdout.splitlines())
+    main(["adapters", "list", "-c", str(project.config)])
+    head, *rows = (line.split() for line in capsys.readouterr().out.splitlines())
     assert head[:2] == ["domain", "state"]
     assert [row[:2] for row in rows] == [["music", "trained"], ["sports", "trained"]]
     for row in rows:

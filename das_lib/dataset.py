@@ -125,14 +125,22 @@ class Dataset:
         value = self.folder.read_json("summary.json")
         return Summary(**{key: value[key] for key in Summary.__dataclass_fields__})
 
-    def finish(self, rows_in: int, seconds: float, versions: dict[str, str]) -> Summary:
+    def finish(
+        self,
+        rows_in: int,
+        seconds: float,
+        versions: dict[str, str],
+        reasons: Mapping[str, int] | None = None,
+    ) -> Summary:
         """Check that every input row is accounted for, once, and mark the dataset whole.
+
+        ``reasons`` counts the rejected rows of an adapter, whose folder holds no rows.
 
         Raises:
             StorageError: rows are missing or twice; the dataset stays unfinished.
         """
         if not self.schema.names:  # an adapter's folder: weights, no rows
-            return self.mark(rows_in, {}, seconds, versions)
+            return self.mark(rows_in, reasons or {}, seconds, versions)
         self.data.clean()
         self.rejects.clean()
         if not self.data.names(".parquet"):  # a dataset of no rows must open too
@@ -145,8 +153,8 @@ class Dataset:
                 f"{len(twice)} of them twice (for example {twice[:1]}); move the folder away and "
                 "run again"
             )
-        reasons = Counter(self._column(self.rejects, "reason"))
-        return self.mark(rows_in, reasons, seconds, versions)
+        found = Counter(self._column(self.rejects, "reason"))
+        return self.mark(rows_in, found, seconds, versions)
 
     def mark(
         self, rows_in: int, reasons: Mapping[str, int], seconds: float, versions: dict[str, str]

@@ -5,6 +5,7 @@ step's rows, the schema's version and the hashes of the steps it reads (after ma
 Settings that only say how fast (pools, batch sizes of inference) are left out on purpose.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,6 +18,7 @@ from das_lib.dataset import Dataset
 from das_lib.ids import content_hash
 from das_lib.storage import Folder, file_hash
 from das_lib.text.codec import prompts_fingerprint
+from das_lib.train.leaks import leaked_ids
 from schemas.speech import FEATURES, SPEECH
 from schemas.text import INSTRUCTIONS, REPLIES, TEXTS
 from schemas.transcripts import CORPUS, TRANSCRIPTS, WER
@@ -108,8 +110,30 @@ class Plan:
         return list(dict.fromkeys(system for system, _ in self.transcripts))
 
 
-def build_plan(config: Config) -> Plan:
+def plan_run(config: Config, output: Folder) -> Plan:
+    """The steps of ``config`` with what is known of the texts in ``output``.
+
+    An adapter that is kept from texts which a test set tests is another adapter than one that was
+    not: it has another hash, and so has all that depends on it. A test set that shares no text
+    with the training changes nothing.
+
+    Raises:
+        DasError: See `build_plan`.
+    """
+    plan = build_plan(config)
+    datasets = {domain: step.dataset(output) for domain, step in plan.texts.items()}
+    columns = ["id", "text", "split"]
+    texts = {d: dataset.read(columns) for d, dataset in datasets.items() if dataset.finished}
+    leaked = leaked_ids(config, texts)
+    return build_plan(config, leaked) if leaked else plan
+
+
+def build_plan(config: Config, excluded: Mapping[str, Sequence[str]] | None = None) -> Plan:
     """The steps of ``config``; reads the files that it names, to hash what is in them.
+
+    Args:
+        config: The run.
+        excluded: Ids of texts that a domain's adapter must not learn; see `plan_run`.
 
     Raises:
         DasError: a file of own texts or a manifest is missing.
@@ -156,6 +180,7 @@ def build_plan(config: Config) -> Plan:
         )
         for name in names
     }
+    excluded = excluded or {}
     fit = config.train.model_dump(exclude={"pool", "workers_per_domain", "max_failures"})
     adapters = {
         name: Step(
@@ -165,6 +190,7 @@ def build_plan(config: Config) -> Plan:
                 "lora": config.lora.model_dump(mode="json"),
                 "train": fit,
                 "seed": config.seed,
+                **({"excluded": list(excluded[name])} if name in excluded else {}),
             },
             deps=(features[name],),
         )

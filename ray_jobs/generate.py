@@ -52,6 +52,7 @@ def generate(run: Run) -> None:
         outcome, rows_in[domain.name] = _texts(run, domain)
         todo[domain.name].commit("00000", outcome, run.config.rows_per_block)
     run.finish(todo, rows_in, started)
+    run.plan_again()
     for dataset in todo.values():
         dataset.require_rows()
 

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from das_lib.config import Config
 from das_lib.dataset import Dataset, Summary, total_by_stage
 from das_lib.errors import DasError
-from das_lib.plan import Plan, Step, build_plan
+from das_lib.plan import Plan, Step, plan_run
 from das_lib.progress import format_seconds
 from das_lib.storage import Folder
 from ray_jobs.runtime import output_folder
@@ -40,7 +40,11 @@ class Run:
     @cached_property
     def plan(self) -> Plan:
         """All steps."""
-        return build_plan(self.config)
+        return plan_run(self.config, self.output)
+
+    def plan_again(self) -> None:
+        """Look at the texts again, which have been written since: see `plan_run`."""
+        self.__dict__.pop("plan", None)
 
     @cached_property
     def output(self) -> Folder:
@@ -97,7 +101,11 @@ class Run:
         return todo
 
     def finish(
-        self, datasets: Mapping[str, Dataset], rows_in: Mapping[str, int], started: float
+        self,
+        datasets: Mapping[str, Dataset],
+        rows_in: Mapping[str, int],
+        started: float,
+        reasons: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
         """Mark a stage's datasets whole and print its summary line.
 
@@ -106,11 +114,15 @@ class Run:
             rows_in: The rows that went into each, by the same keys.
             started: A time of `time.monotonic`. Datasets are made side by side, so each is given
                 its rows' share of the stage's time: over the datasets of a stage, seconds add up.
+            reasons: Rejected rows of adapters, by the same keys; see `Dataset.finish`.
         """
         seconds = time.monotonic() - started
         total = max(sum(rows_in.values()), 1)
+        reasons = reasons or {}
         summaries = [
-            dataset.finish(rows_in[key], seconds * rows_in[key] / total, versions())
+            dataset.finish(
+                rows_in[key], seconds * rows_in[key] / total, versions(), reasons.get(key)
+            )
             for key, dataset in datasets.items()
         ]
         self.tell("done", summaries)

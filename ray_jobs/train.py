@@ -20,6 +20,7 @@ from das_lib.progress import Progress
 from das_lib.rows import Outcome
 from das_lib.train.features import EncodeFeatures
 from das_lib.train.job import FitJob
+from das_lib.train.leaks import REASON
 from ray_jobs.fit import fit_domains
 from ray_jobs.flow import OneOutput, pending_items, run_items
 from ray_jobs.run import Run
@@ -60,7 +61,14 @@ def train(run: Run) -> None:
                 failed[domain] = result
     fitted = {domain: dataset for domain, dataset in todo.items() if domain not in failed}
     learnt_from = {domain: features[domain].summary().rows_out for domain in fitted}
-    run.finish(fitted, learnt_from, started)
+    excluded = {
+        domain: len(
+            {*excluded_ids(run, domain)} & {*features[domain].read(["id"])["id"].to_pylist()}
+        )
+        for domain in fitted
+    }
+    reasons = {domain: {REASON: count} for domain, count in excluded.items() if count}
+    run.finish(fitted, learnt_from, started, reasons)
     if failed:
         reasons = "; ".join(f"{domain}: {error}" for domain, error in failed.items())
         raise DasError(
@@ -103,6 +111,11 @@ class EncodeTraining:
         return self.encode(speech.filter(pc.field("split") == "train"))
 
 
+def excluded_ids(run: Run, domain: str) -> tuple[str, ...]:
+    """Utterances that the domain's adapter must not learn, by the plan."""
+    return tuple(run.plan.adapters[domain].params.get("excluded", ()))
+
+
 def fit_job(run: Run, domain: str, features: Dataset, adapter: Dataset) -> FitJob:
     """What a domain's Ray Train run is told."""
     return FitJob(
@@ -110,6 +123,7 @@ def fit_job(run: Run, domain: str, features: Dataset, adapter: Dataset) -> FitJo
         run_name=f"{domain}-{run.plan.adapters[domain].hash}",
         storage_path=str(run.output / "train"),
         feature_files=tuple(features.files()),
+        excluded=excluded_ids(run, domain),
         model=run.config.asr.model,
         base_name=run.config.asr.model,
         lora=run.config.lora,

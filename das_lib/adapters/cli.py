@@ -35,13 +35,13 @@ def _list(arguments: argparse.Namespace) -> int:
     import pyarrow.parquet as pq
 
     from das_lib.config import load_config
-    from das_lib.plan import build_plan
+    from das_lib.plan import plan_run
     from das_lib.storage import Folder
 
     settings = load_config(arguments.config, tuple(arguments.overrides))
     output = Folder(settings.output)
     rows = [["domain", "state", "utterances", "epochs", "loss", "validation_loss", "folder"]]
-    for domain, step in build_plan(settings).adapters.items():
+    for domain, step in plan_run(settings, output).adapters.items():
         dataset = step.dataset(output)
         where = str(dataset.folder / "adapter")
         if not dataset.finished:

@@ -142,7 +142,9 @@ class FeatureData:
             yield window
 
 
-def split_off(files: list[str], part: float) -> tuple[FeatureData, FeatureData | None]:
+def split_off(
+    files: list[str], part: float, excluded: Collection[str] = ()
+) -> tuple[FeatureData, FeatureData | None]:
     """Rows to train on, and rows to judge an epoch by.
 
     Which rows these are depends on their ids alone: the same for every method and seed.
@@ -150,16 +152,18 @@ def split_off(files: list[str], part: float) -> tuple[FeatureData, FeatureData |
     Args:
         files: See `FeatureData`.
         part: Of the rows, to judge by; at least one row where it is above 0.
+        excluded: Ids of rows for neither use.
 
     Raises:
         StorageError: a file cannot be read.
     """
-    if not part:
+    if not part and not excluded:
         return FeatureData(files), None
-    ids = [str(i) for path in files for i in _open(path).read(["id"])["id"].to_pylist()]
-    ids.sort(key=lambda i: row_id("validation", i))
-    count = math.ceil(part * len(ids))
-    return FeatureData(files, ids=ids[count:]), FeatureData(files, ids=ids[:count])
+    ids = {str(i) for path in files for i in _open(path).read(["id"])["id"].to_pylist()}
+    kept = sorted(ids - {*excluded}, key=lambda i: row_id("validation", i))
+    count = math.ceil(part * len(kept))
+    judges = FeatureData(files, ids=kept[:count]) if part else None
+    return FeatureData(files, ids=kept[count:]), judges
 
 
 def collate(rows: list[dict[str, Any]]) -> Batch:

@@ -29,6 +29,8 @@ class FitJob:
     """Folder of the runs' checkpoints, local or s3://."""
     feature_files: tuple[str, ...]
     """The domain's FEATURES files."""
+    excluded: tuple[str, ...]
+    """Ids of rows that are not learnt from; see `das_lib.train.leaks`."""
     model: str
     """The base model, a name or a folder; resolved on the machine of each worker."""
     base_name: str
@@ -72,7 +74,8 @@ def fit(
         StorageError: features cannot be read or the adapter cannot be written.
     """
     torch.set_num_threads(max(1, int(job.train.pool.num_cpus)))
-    data, validation = split_off(list(job.feature_files), job.train.validation)
+    files, part = list(job.feature_files), job.train.validation
+    data, validation = split_off(files, part, job.excluded)
     model = make_peft_model(load_base(resolve_model(job.model)), job.lora, job.seed)
     with tempfile.TemporaryDirectory() as scratch:
         initial = Path(scratch) / "initial"

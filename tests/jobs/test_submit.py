@@ -1,4 +1,4 @@
-"""`ray job submit` to a cluster with token authentication."""
+"""`ray job submit` to a cluster with token authentication, with all results on s3://."""
 
 import contextlib
 import os
@@ -23,8 +23,11 @@ def free_port():
 
 
 @pytest.fixture
-def cluster(tmp_path):
-    """A head with its own ports, session folder and token; yields address and environment."""
+def cluster(tmp_path, s3):
+    """A head with its own ports, session folder and token; yields address and environment.
+
+    Its jobs find the S3 server as they would on a real cluster, through the nodes' environment.
+    """
     port, dashboard, agent = free_port(), free_port(), free_port()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     # Jobs run with the head's PATH: its `python` must be the one with the packages.
@@ -61,11 +64,14 @@ def wait_for(port):
 
 
 @pytest.mark.timeout(600)
-def test_the_pipeline_runs_as_a_submitted_job_and_a_wrong_token_is_refused(cluster, small_project):
+def test_a_submitted_job_runs_the_pipeline_on_s3_and_another_call_finds_everything_done(
+    cluster, small_project
+):
     address, environment = cluster
     ray = Path(sys.executable).parent / "ray"
     submit = [ray, "job", "submit", "--address", address, "--working-dir", str(ROOT), "--"]
-    job = ["python", "-m", "ray_jobs.pipeline", "--config", str(small_project.config)]
+    there = ["--set", "output=s3://das/run"]
+    job = ["python", "-m", "ray_jobs.pipeline", "--config", str(small_project.config), *there]
 
     wrong = subprocess.run(
         [*submit, *job],
@@ -92,4 +98,8 @@ def test_the_pipeline_runs_as_a_submitted_job_and_a_wrong_token_is_refused(clust
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     assert "succeeded" in done.stdout
     assert "lora:music" in done.stdout
-    assert (small_project.step("report", "wer") / "report.md").is_file()
+    assert "report: s3://das/run/report/" in done.stdout
+    again = small_project.das("run", *there)
+    assert again.stdout in done.stdout
+    assert "done" not in again.stderr
+    assert not small_project.output.exists()

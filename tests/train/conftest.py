@@ -51,13 +51,14 @@ def make_features(tmp_path) -> MakeFeatures:
 
 @pytest.fixture
 def make_job(base, tmp_path) -> Callable[..., FitJob]:
-    def make(files: list[str], *, domain: str = "music", lora=None, **train) -> FitJob:
+    def make(files: list[str], *, domain: str = "music", lora=None, excluded=(), **train) -> FitJob:
         recipe = {"learning_rate": 3e-3, "epochs": 2, "batch_size": 4, "max_failures": 0}
         return FitJob(
             domain=domain,
             run_name=f"{domain}-12345678",
             storage_path=str(tmp_path / "runs"),
             feature_files=tuple(files),
+            excluded=excluded,
             model=str(base),
             base_name="openai/whisper-base",
             lora=Lora(**{"rank": 4, "alpha": 8, **(lora or {})}),

@@ -35,3 +35,15 @@ def test_a_job_that_goes_on_from_a_checkpoint_writes_the_same_adapter(
     assert (epochs, result["steps"]) == ([2], 6)
     resumed = load_file(stored)
     assert all((whole[name] == resumed[name]).all() for name in whole)
+
+
+def test_what_is_excluded_is_not_learnt(make_features, make_job):
+    files = make_features(10)
+    losses = {}
+    for name, excluded in {"all": (), "some": ("row-0001", "row-0004", "elsewhere")}.items():
+        job = make_job(files, domain=name, excluded=excluded, validation=0.2)
+        losses[name] = fit(job, on_epoch=lambda fitter: None)["history"][0]["loss"]
+        card = (Path(job.adapter_dir) / "README.md").read_text()
+        count = 10 if name == "all" else 8
+        assert f"{count - 2} utterances (train), 2 utterances (validation)" in card
+    assert losses["all"] != losses["some"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from das_lib.config.tree import Config, Domain, TestSet
+from das_lib.config.tree import TRAIN_PLACEMENT, Config, Domain, TestSet
 from das_lib.corpus import manifest_fingerprint
 from das_lib.dataset import Dataset
 from das_lib.ids import content_hash
@@ -181,7 +181,7 @@ def build_plan(config: Config, excluded: Mapping[str, Sequence[str]] | None = No
         for name in names
     }
     excluded = excluded or {}
-    fit = config.train.model_dump(exclude={"pool", "workers_per_domain", "max_failures"})
+    fit = config.train.model_dump(exclude=set(TRAIN_PLACEMENT))
     adapters = {
         name: Step(
             stage="adapters",

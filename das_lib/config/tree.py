@@ -159,6 +159,10 @@ class Lora(Section):
     """Decoder projections that get an adapter, in self- and cross-attention alike."""
 
 
+TRAIN_PLACEMENT = frozenset({"pool", "workers_per_domain", "max_failures"})
+"""What of `Train` says where and not what: the adapter is the same whatever it is."""
+
+
 class Train(Section):
     """How an adapter is fitted; the defaults are the paper's (section IV)."""
 

@@ -9,12 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from das_lib.config.tree import Lora, Train
+from das_lib.config.tree import TRAIN_PLACEMENT, Lora, Train
 from schemas.adapters import CURVE
 
 PARQUET, EVENTS = "curve.parquet", "events.out.tfevents.0.curve"
 """Constant names: a training that is repeated replaces its record."""
-PLACEMENT = {"pool", "workers_per_domain", "max_failures"}
 PACKAGES = ("torch", "transformers", "peft", "das-asr")
 
 
@@ -59,9 +58,10 @@ def model_card(
         "pipeline_tag": "automatic-speech-recognition",
         "tags": ["das", "lora", "whisper", domain],
     }
+    placement = set(TRAIN_PLACEMENT)
     recipe = {
         **{f"lora.{k}": v for k, v in lora.model_dump(mode="json").items()},
-        **{f"train.{k}": v for k, v in train.model_dump(mode="json", exclude=PLACEMENT).items()},
+        **{f"train.{k}": v for k, v in train.model_dump(mode="json", exclude=placement).items()},
         "seed": seed,
     }
     validated = "validation_loss" in result["history"][0]

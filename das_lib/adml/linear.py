@@ -61,7 +61,7 @@ def pack(
         zero_O = torch.zeros(len(scale_O), dtype=torch.int64)
         return _Int8(torch.quantize_per_channel(weight_OI, scale_O, zero_O, 0, torch.qint8), bias_O)
     dtype = DTYPES[precision]
-    if device.type == "cpu" and has_onednn():
+    if device.type == "cpu" and has_onednn(dtype):
         packed = torch.ops.mkldnn._reorder_linear_weight(weight_OI.to(dtype).contiguous(), rows)
         return _Packed(packed, bias_O)  # float32 at every precision, as the sums are
     return _Plain(weight_OI.to(device, dtype), bias_O.to(device, dtype))
@@ -69,7 +69,7 @@ def pack(
 
 def project(x: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
     """X @ W^T for weights that are used once or over many rows: packing them pays at once."""
-    if x.device.type == "cpu" and has_onednn():
+    if x.device.type == "cpu" and has_onednn(x.dtype):
         packed = torch.ops.mkldnn._reorder_linear_weight(weight_OI, None)
         return torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
     return F.linear(x, weight_OI)
@@ -88,16 +88,30 @@ def check_precision(precision: str, device: torch.device) -> None:
         )
 
 
-def has_onednn() -> bool:
-    """Whether this build of torch has oneDNN's packed product."""
-    return torch.backends.mkldnn.is_available() and hasattr(
+def has_onednn(dtype: torch.dtype) -> bool:
+    """Whether torch has oneDNN's packed product for weights of this type on this CPU.
+
+    For bfloat16 the CPU needs AVX-512; elsewhere the plain product gives the same, slowly.
+    """
+    available = torch.backends.mkldnn.is_available() and hasattr(
         torch.ops.mkldnn, "_reorder_linear_weight"
     )
+    return available and (dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def has_amx() -> bool:
     """Whether the CPU has Intel's matrix unit for bfloat16."""
     return torch.cpu.get_capabilities().get("amx_bf16", False)
+
+
+def has_vnni() -> bool:
+    """Whether the CPU adds up products of 8 bits in 32 bits.
+
+    Without, two products share 16 bits and saturate, so activations are kept to 7 bits.
+    """
+    found = torch.cpu.get_capabilities()
+    x86 = found.get("architecture") in ("x86_64", "AMD64")
+    return not x86 or any(found.get(name, False) for name in ("avx512_vnni", "avx_vnni"))
 
 
 class _Plain:
@@ -132,9 +146,10 @@ class _Int8:
     def __init__(self, quantized: torch.Tensor, bias_O: torch.Tensor) -> None:
         self.quantized, self.bias_O = quantized, bias_O
         self.packed = torch.ops.quantized.linear_prepack(quantized, bias_O)
+        self.reduce_range = not has_vnni()
 
     def __call__(self, x: torch.Tensor, *, gelu: bool = False) -> torch.Tensor:
-        y = torch.ops.quantized.linear_dynamic(x, self.packed, False)
+        y = torch.ops.quantized.linear_dynamic(x, self.packed, self.reduce_range)
         return F.gelu(y) if gelu else y
 
     def with_bias(self, bias_O: torch.Tensor) -> "Linear":

@@ -6,7 +6,7 @@ from transformers import WhisperForConditionalGeneration
 
 from das_lib.adml.checkpoint import read_checkpoint
 from das_lib.adml.encoder import Encoder
-from das_lib.adml.linear import check_precision, pack, project
+from das_lib.adml.linear import check_precision, has_onednn, pack, project
 from das_lib.errors import DasError, ModelError
 
 CPU = torch.device("cpu")
@@ -39,11 +39,21 @@ def test_both_forms_of_attention_in_bfloat16_hold_on_any_cpu(base, monkeypatch, 
     test_the_encoder_gives_what_stock_transformers_gives(base, "bfloat16")
 
 
+@pytest.mark.skipif(
+    not has_onednn(torch.bfloat16), reason="this CPU has no packed bfloat16 product (AVX-512)"
+)
 def test_a_bias_is_not_rounded_to_bfloat16():
     weight, bias = torch.full((1, 16), -16.0), torch.tensor([256.7])
     linear = pack(weight, bias, precision="bfloat16", device=CPU)
     y = linear(torch.ones(1, 16, dtype=torch.bfloat16))
     assert y.item() == pytest.approx(0.7, abs=0.01)
+
+
+def test_a_cpu_without_bfloat16_packing_or_vnni_decodes_all_the_same(base, monkeypatch):
+    monkeypatch.setattr("das_lib.adml.linear.has_vnni", lambda: False)
+    monkeypatch.setattr("das_lib.adml.linear.has_onednn", lambda dtype: dtype == torch.float32)
+    for precision in ("bfloat16", "int8"):
+        test_the_encoder_gives_what_stock_transformers_gives(base, precision)
 
 
 @pytest.mark.parametrize("precision", TOLERANCE)

@@ -33,23 +33,28 @@ def manifest_fingerprint(manifest: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_manifest(manifest: str | Path, test_set: str) -> tuple[Outcome, int]:
-    """Rows of CORPUS for the lines of a JSONL manifest, and the number of lines.
+def read_manifest(
+    manifest: str | Path, test_set: str, domain: str | None = None
+) -> tuple[Outcome, int]:
+    """Rows of CORPUS for the lines of a JSONL manifest, and the number of lines read.
 
     A line is ``{"audio": path, "text": reference or null, "id": optional}``; ``audio`` is relative
     to the manifest, absolute, or ``s3://``. Lines that are no such object are rejected with
     ``no-json`` or ``no-audio``, an id that came before with ``duplicate-id``. Whether a recording
-    can be read is found when it is transcribed.
+    can be read is found when it is transcribed. With ``domain``, only lines count that have it.
 
     Raises:
-        DasError: the manifest cannot be read or has no line.
+        DasError: the manifest cannot be read or has no such line.
     """
     rows: list[dict[str, Any]] = []
     rejects: list[Reject] = []
     seen: set[str] = set()
-    number = 0
+    count = 0
     for number, line in _lines(str(manifest)):
         entry = _entry(line)
+        if domain is not None and isinstance(entry, dict) and entry.get("domain") != domain:
+            continue
+        count += 1
         if isinstance(entry, str):
             rejects.append(Reject(f"{test_set}:{number}", entry, line[:200]))
             continue
@@ -69,20 +74,22 @@ def read_manifest(manifest: str | Path, test_set: str) -> tuple[Outcome, int]:
                 "path": _audio_path(str(manifest), audio),
             }
         )
-    if number == 0:
-        raise DasError(f"manifest {manifest} of test set {test_set!r} is empty; list recordings")
-    return Outcome(pa.Table.from_pylist(rows, schema=CORPUS), rejects), number
+    if not count:
+        what = "is empty" if domain is None else f"has no line of domain {domain!r}"
+        raise DasError(f"manifest {manifest} of test set {test_set!r} {what}; list recordings")
+    return Outcome(pa.Table.from_pylist(rows, schema=CORPUS), rejects), count
 
 
-def held_out_corpus(speech: pa.Table, test_set: str) -> pa.Table:
-    """Rows of CORPUS for the utterances of SPEECH that are not for training."""
-    test = speech.filter(pc.field("split") == "test")
-    count = test.num_rows
+def speech_corpus(speech: pa.Table, test_set: str, split: str | None = "test") -> pa.Table:
+    """Rows of CORPUS for the utterances of SPEECH that are not for training (None: for all)."""
+    if split is not None:
+        speech = speech.filter(pc.field("split") == split)
+    count = speech.num_rows
     columns = [
-        test["id"],
+        speech["id"],
         pa.array([test_set] * count, pa.string()),
-        test["text"],
-        test["audio"],
+        speech["text"],
+        speech["audio"],
         pa.nulls(count, pa.string()),
     ]
     return pa.table(columns, schema=CORPUS)

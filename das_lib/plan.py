@@ -5,74 +5,29 @@ step's rows, the schema's version and the hashes of the steps it reads (after ma
 Settings that only say how fast (pools, batch sizes of inference) are left out on purpose.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-
-from das_lib.config.tree import TRAIN_PLACEMENT, Config, Domain, TestSet
-from das_lib.corpus import manifest_fingerprint
-from das_lib.dataset import Dataset
-from das_lib.ids import content_hash
-from das_lib.storage import Folder, file_hash
-from das_lib.text.codec import prompts_fingerprint
-from das_lib.train.leaks import leaked_ids
-from schemas.speech import FEATURES, SPEECH
-from schemas.text import INSTRUCTIONS, REPLIES, TEXTS
-from schemas.transcripts import CORPUS, TRANSCRIPTS, WER
-
-# What an LLM engine is told about placement does not change what it writes.
-PLACEMENT_KWARGS = frozenset(
-    {
-        "tensor_parallel_size",
-        "pipeline_parallel_size",
-        "gpu_memory_utilization",
-        "max_num_seqs",
-        "max_num_batched_tokens",
-        "enforce_eager",
-        "distributed_executor_backend",
-    }
+from das_lib.config.tree import UNRELATED, Config
+from das_lib.steps import (
+    SYNTHETIC,
+    Step,
+    baseline_steps,
+    corpus_step,
+    fit_params,
+    heard_params,
+    instructions_step,
+    llm_params,
+    synthetic_set,
+    texts_step,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One dataset or adapter to make."""
-
-    stage: str
-    name: str
-    params: dict[str, Any]
-    schema: pa.Schema | None = None
-    """None for an adapter: its folder holds weights, and its rows are those it learnt from."""
-    deps: tuple["Step", ...] = field(default=())
-
-    @cached_property
-    def hash(self) -> str:
-        """What determines the content, in eight hex digits."""
-        return content_hash(self.config)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """What determines the content, as ``config.json`` shows it."""
-        version = (self.schema.metadata or {})[b"version"].decode() if self.schema else "1"
-        return {
-            "stage": self.stage,
-            "name": self.name,
-            "schema_version": version,
-            "params": self.params,
-            "reads": {f"{dep.stage}/{dep.name}": dep.hash for dep in self.deps},
-        }
-
-    def folder(self, output: Folder) -> Folder:
-        """Where the step writes."""
-        return output / self.stage / f"{self.name}-{self.hash}"
-
-    def dataset(self, output: Folder) -> Dataset:
-        """The step's dataset."""
-        schema = self.schema if self.schema is not None else pa.schema([])
-        return Dataset(self.folder(output), schema, self.stage, self.name)
+from das_lib.storage import Folder
+from das_lib.train.leaks import leaked_ids
+from das_lib.train.systems import BASE, DAS, LORA, at_tau, system_name
+from schemas.speech import FEATURES, SPEECH
+from schemas.text import REPLIES
+from schemas.transcripts import CORPUS, TRANSCRIPTS, WER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +40,16 @@ class Plan:
     speech: dict[str, Step]
     features: dict[str, Step]
     adapters: dict[str, Step]
+    spectrograms: dict[str, Step]
+    """What methods that train the encoder learn from."""
+    baselines: dict[str, Step]
+    """What is compared with, by system; see `das_lib.train.methods`."""
     corpora: dict[str, Step]
     transcripts: dict[tuple[str, str], Step]
+    trials: dict[tuple[str, str], Step]
+    """Transcripts with each margin, by which tau is chosen."""
+    calibration: Step | None
+    """The choice of tau, where the configuration leaves it open."""
     report: Step
 
     @property
@@ -99,14 +62,18 @@ class Plan:
             *self.speech.values(),
             *self.features.values(),
             *self.adapters.values(),
+            *self.spectrograms.values(),
+            *self.baselines.values(),
             *self.corpora.values(),
+            *self.trials.values(),
+            *([self.calibration] if self.calibration else []),
             *self.transcripts.values(),
             self.report,
         ]
 
     @property
     def systems(self) -> list[str]:
-        """``base``, ``lora:<domain>`` for each domain, ``das``."""
+        """``base``, ``lora:<domain>`` for each domain, ``das``, then the baselines."""
         return list(dict.fromkeys(system for system, _ in self.transcripts))
 
 
@@ -138,22 +105,13 @@ def build_plan(config: Config, excluded: Mapping[str, Sequence[str]] | None = No
     Raises:
         DasError: a file of own texts or a manifest is missing.
     """
-    llm = config.llm.model_dump(
-        include={"engine", "model", "temperature", "top_p", "max_tokens"}
-    ) | {
-        "engine_kwargs": {
-            key: value
-            for key, value in config.llm.engine_kwargs.items()
-            if key not in PLACEMENT_KWARGS
-        },
-        "prompts": prompts_fingerprint(),
-    }
+    llm = llm_params(config)
     instructions: dict[str, Step] = {}
     replies: dict[str, Step] = {}
     texts: dict[str, Step] = {}
-    for domain in config.domains:
+    for domain in config.spoken:
         if domain.seeds:
-            instructions[domain.name] = _instructions(config, domain, llm)
+            instructions[domain.name] = instructions_step(config, domain, llm)
             replies[domain.name] = Step(
                 stage="replies",
                 name=domain.name,
@@ -161,8 +119,8 @@ def build_plan(config: Config, excluded: Mapping[str, Sequence[str]] | None = No
                 schema=REPLIES,
                 deps=(instructions[domain.name],),
             )
-        texts[domain.name] = _texts(config, domain, replies.get(domain.name))
-    names = list(texts)
+        texts[domain.name] = texts_step(config, domain, replies.get(domain.name))
+    names = [domain.name for domain in config.domains]
     speech = {
         name: Step(
             stage="speech",
@@ -171,24 +129,27 @@ def build_plan(config: Config, excluded: Mapping[str, Sequence[str]] | None = No
             schema=SPEECH,
             deps=(texts[name],),
         )
-        for name in names
+        for name in texts
     }
     asr = config.asr.model_dump()
     features = {
         name: Step(
-            stage="features", name=name, params={"asr": asr}, schema=FEATURES, deps=(speech[name],)
+            stage="features",
+            name=name,
+            params=heard_params(config),
+            schema=FEATURES,
+            deps=(speech[name],),
         )
         for name in names
     }
     excluded = excluded or {}
-    fit = config.train.model_dump(exclude=set(TRAIN_PLACEMENT))
     adapters = {
         name: Step(
             stage="adapters",
             name=name,
             params={
                 "lora": config.lora.model_dump(mode="json"),
-                "train": fit,
+                "train": fit_params(config),
                 "seed": config.seed,
                 **({"excluded": list(excluded[name])} if name in excluded else {}),
             },
@@ -196,24 +157,51 @@ def build_plan(config: Config, excluded: Mapping[str, Sequence[str]] | None = No
         )
         for name in names
     }
-    corpora = {test_set.name: _corpus(test_set) for test_set in config.evaluation.test_sets}
-    for domain in config.domains:
-        if domain.held_out:
-            name = f"synthetic_{domain.name}"
+    spectrograms, baselines = baseline_steps(config, speech, features, excluded)
+    corpora = {test_set.name: corpus_step(test_set) for test_set in config.evaluation.test_sets}
+    for domain in config.spoken:
+        if domain.held_out or domain.name == UNRELATED:
+            name = synthetic_set(domain.name)
             corpora[name] = Step(
                 stage="corpus", name=name, params={}, schema=CORPUS, deps=(speech[domain.name],)
             )
-    transcripts = {}
-    decode = config.decode.model_dump(exclude={"lookahead"})
-    for system, used, params in _systems(config, adapters):
-        for name, corpus in corpora.items():
-            transcripts[system, name] = Step(
+
+    def transcribed(
+        system: str, used: Sequence[Step], sets: Iterable[str], **params: Any
+    ) -> dict[tuple[str, str], Step]:
+        return {
+            (system, name): Step(
                 stage="transcripts",
                 name=f"{system.replace(':', '_')}-{name}",
                 params={"asr": asr, "decode": decode, "system": system, **params},
                 schema=TRANSCRIPTS,
-                deps=(corpus, *used),
+                deps=(corpora[name], *used),
             )
+            for name in sets
+        }
+
+    decode = config.decode.model_dump(exclude={"lookahead"})
+    transcripts = transcribed(BASE, (), corpora)
+    for name, step in adapters.items():
+        transcripts |= transcribed(system_name(LORA, name), (step,), corpora)
+    trials, calibration = {}, None
+    if config.adml.tau == "auto":
+        sets = [name for name in corpora if name.startswith(SYNTHETIC)]
+        for tau in config.calibration.taus:
+            trials |= transcribed(at_tau(tau), [*adapters.values()], sets)
+        compared = [step for (_, name), step in transcripts.items() if name in sets]
+        calibration = Step(
+            stage="calibration",
+            name="tau",
+            params=config.calibration.model_dump(include={"taus", "max_rise"}),
+            schema=WER,
+            deps=(*compared, *trials.values()),
+        )
+    chosen = (calibration,) if calibration else ()
+    together = (*adapters.values(), *chosen)
+    transcripts |= transcribed(DAS, together, corpora, **config.adml.model_dump())
+    for system, step in baselines.items():
+        transcripts |= transcribed(system, (step,), corpora)
     report = Step(
         stage="report", name="wer", params={}, schema=WER, deps=tuple(transcripts.values())
     )
@@ -224,59 +212,11 @@ def build_plan(config: Config, excluded: Mapping[str, Sequence[str]] | None = No
         speech=speech,
         features=features,
         adapters=adapters,
+        spectrograms=spectrograms,
+        baselines=baselines,
         corpora=corpora,
         transcripts=transcripts,
+        trials=trials,
+        calibration=calibration,
         report=report,
-    )
-
-
-def _systems(
-    config: Config, adapters: dict[str, Step]
-) -> list[tuple[str, tuple[Step, ...], dict[str, Any]]]:
-    singles = [(f"lora:{name}", (step,), {}) for name, step in adapters.items()]
-    return [
-        ("base", (), {}),
-        *singles,
-        ("das", tuple(adapters.values()), config.adml.model_dump()),
-    ]
-
-
-def _instructions(config: Config, domain: Domain, llm: dict[str, Any]) -> Step:
-    return Step(
-        stage="instructions",
-        name=domain.name,
-        params={
-            "seeds": [seed.model_dump(mode="json") for seed in domain.seeds],
-            "instructions_per_seed": config.text.instructions_per_seed,
-            "llm": llm,
-            "seed": config.seed,
-        },
-        schema=INSTRUCTIONS,
-    )
-
-
-def _texts(config: Config, domain: Domain, replies: Step | None) -> Step:
-    params: dict[str, Any] = {
-        "utterances": domain.utterances,
-        "held_out": domain.held_out,
-        "min_words": config.text.min_words,
-        "max_words": config.text.max_words,
-    }
-    if domain.texts is not None:
-        params["texts"] = file_hash(domain.texts)
-    return Step(
-        stage="texts",
-        name=domain.name,
-        params=params,
-        schema=TEXTS,
-        deps=(replies,) if replies else (),
-    )
-
-
-def _corpus(test_set: TestSet) -> Step:
-    return Step(
-        stage="corpus",
-        name=test_set.name,
-        params={"manifest": manifest_fingerprint(test_set.manifest)},
-        schema=CORPUS,
     )

@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -151,6 +153,24 @@ def file_hash(url: str) -> str:
     """
     parent, _, name = url.rpartition("/")
     return hashlib.sha256(Folder(parent or ".").read(name)).hexdigest()[:16]
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A local folder to write in, which gets the name ``out`` when the block ends without error.
+
+    An older folder of that name is replaced.
+    """
+    temporary = out.with_name(f".{out.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if out.exists():
+            shutil.rmtree(out)
+        os.replace(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 class _explained:  # noqa: N801 - reads as a verb: with _explained(path, "write")

@@ -4,10 +4,12 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
+from typing import get_args
 
 from das_lib.adapters.cli import add_adapters
 from das_lib.bench.cli import add_benches
 from das_lib.config import Config, json_schema, load_config, to_yaml
+from das_lib.config.tree import Baseline
 from das_lib.errors import DasError
 
 STAGES = {
@@ -18,12 +20,21 @@ STAGES = {
     "evaluate": "measure and print word error rates",
 }
 
+BASELINES = {
+    "run": ("--methods", "baselines to train and measure: all, or names of baselines.methods"),
+    "train": ("--methods", "baselines to train too: all, or names of baselines.methods"),
+    "transcribe": ("--systems", "baselines to transcribe with too: all, or names"),
+    "evaluate": ("--systems", "baselines to transcribe with and measure: all, or names"),
+}
+
 EPILOG = """\
 examples:
   das run -c configs/demo.yaml                     every stage; finished work is skipped
   das run -c configs/demo.yaml --json OUT.json     and the results as JSON
   das run -c configs/demo.yaml --set adml.tau=0.1  only what depends on tau is made anew
   das synthesize -c configs/demo.yaml              one stage
+  das train -c configs/demo.yaml --methods all     the paper's baselines, too
+  das evaluate -c configs/demo.yaml --systems all  and the table of them all
   das config show -c configs/demo.yaml             all settings with their defaults
   das config schema                                JSON Schema for editors
   das adapters list -c configs/demo.yaml           what was trained, and where it lies
@@ -71,9 +82,15 @@ def parser() -> argparse.ArgumentParser:
     for name, text in {"run": "run every stage that has anything left to do", **STAGES}.items():
         command = commands.add_parser(name, parents=[common], help=text, description=text)
         command.set_defaults(handler=_run, stages=list(STAGES) if name == "run" else [name])
+        if name in BASELINES:
+            option, text = BASELINES[name]
+            command.add_argument(option, dest="baselines", metavar="NAME,...", help=text)
         if "evaluate" in command.get_default("stages"):
             command.add_argument("--json", metavar="FILE", help="write results and stages as JSON")
-    text = "list, inspect and export trained adapters"
+    text = "choose tau on held-out speech, and say which adapters help"
+    command = commands.add_parser("calibrate", parents=[common], help=text, description=text)
+    command.set_defaults(handler=_calibrate)
+    text = "list, inspect, export and push trained adapters"
     add_adapters(commands.add_parser("adapters", help=text, description=text), common)
     text = "measure the engine; JSON on standard output"
     add_benches(commands.add_parser("bench", help=text, description=text))
@@ -87,7 +104,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _config(arguments: argparse.Namespace) -> Config:
-    return load_config(arguments.config, tuple(arguments.overrides))
+    overrides = arguments.overrides
+    if named := getattr(arguments, "baselines", None):
+        methods = list(get_args(Baseline)) if named == "all" else named.split(",")
+        overrides = [*overrides, f"baselines.methods=[{', '.join(methods)}]"]
+    return load_config(arguments.config, tuple(overrides))
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -98,14 +119,34 @@ def _run(arguments: argparse.Namespace) -> int:
     from ray_jobs.run import Run
     from ray_jobs.runtime import ray_session
 
-    run = Run(config)
+    run, stages = Run(config), arguments.stages
+    if stages == ["evaluate"] and arguments.baselines:
+        stages = ["transcribe", "evaluate"]
     run.output.require_writable()
-    with ray_session(config) if run.has_work(arguments.stages) else nullcontext():
-        run_stages(run, arguments.stages)
+    with ray_session(config) if run.has_work(stages) else nullcontext():
+        run_stages(run, stages)
     if "evaluate" in arguments.stages:
         show(run)
     if getattr(arguments, "json", None):
         write_json(run, arguments.json)
+    return 0
+
+
+def _calibrate(arguments: argparse.Namespace) -> int:
+    arguments.overrides = [*arguments.overrides, "adml.tau=auto"]
+    config = _config(arguments)
+    from ray_jobs.calibrate import show_choice
+    from ray_jobs.pipeline import run_stages
+    from ray_jobs.run import Run
+    from ray_jobs.runtime import ray_session
+
+    run = Run(config)
+    run.output.require_writable()
+    if run.plan.calibration is not None and run.dataset(run.plan.calibration).finished:
+        show_choice(run)
+        return 0
+    with ray_session(config):
+        run_stages(run, ["generate", "synthesize", "train", "calibrate"])
     return 0
 
 

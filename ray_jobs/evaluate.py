@@ -7,17 +7,23 @@ import json
 import sys
 import time
 from collections import Counter
+from typing import Any
+
+import pyarrow as pa
 
 from das_lib.dataset import total_by_stage
+from das_lib.evaluation.bootstrap import Change
 from das_lib.evaluation.report import (
     markdown_report,
     measure,
+    measure_change,
     report_json,
     text_table,
     wer_table,
 )
 from das_lib.evaluation.wer import Wer
 from das_lib.rows import Outcome
+from das_lib.train.systems import BASE, DAS
 from ray_jobs.run import Run
 
 
@@ -29,7 +35,9 @@ def evaluate(run: Run) -> None:
     if not dataset.finished:
         dataset.begin(step.config)
         results: dict[tuple[str, str], Wer] = {}
+        changes: dict[tuple[str, str], Change] = {}
         choices: dict[str, Counter[str]] = {}
+        bases: dict[str, pa.Table] = {}
         for (system, test_set), source in run.plan.transcripts.items():
             transcripts = run.source(source).read()
             wer = measure(transcripts)
@@ -37,15 +45,19 @@ def evaluate(run: Run) -> None:
                 print(f"report       {test_set}: no reference text, not measured", file=sys.stderr)
                 continue
             results[system, test_set] = wer
-            if system == "das":
+            if system == BASE:  # the first of all systems
+                bases[test_set] = transcripts
+            elif change := measure_change(bases[test_set], transcripts):
+                changes[system, test_set] = change
+            if system == DAS:
                 chosen = transcripts["branches"].combine_chunks().flatten().to_pylist()
                 choices[test_set] = Counter(chosen)
-        table = wer_table(results)
+        table = wer_table(results, changes)
         dataset.commit("00000", Outcome(table))
         stages = total_by_stage(run.summaries())
-        report = markdown_report(run.config.name, results, stages, choices)
+        report = markdown_report(run.config.name, results, stages, choices, changes)
         dataset.folder.write("report.md", report.encode())
-        dataset.folder.write_json("report.json", report_json(results, stages))
+        dataset.folder.write_json("report.json", report_json(results, stages, changes))
         run.finish({step.name: dataset}, {step.name: table.num_rows}, started)
     else:
         run.tell("up to date", [dataset.summary()])
@@ -61,15 +73,30 @@ def show(run: Run) -> None:
 def load_results(run: Run) -> dict[tuple[str, str], Wer]:
     """The finished report's measurements by (system, test set)."""
     counts = ("substitutions", "deletions", "insertions", "words", "utterances")
-    rows = run.dataset(run.plan.report).read().to_pylist()
-    return {(r["system"], r["test_set"]): Wer(**{c: r[c] for c in counts}) for r in rows}
+    return {(r["system"], r["test_set"]): Wer(**{c: r[c] for c in counts}) for r in _rows(run)}
+
+
+def load_changes(run: Run) -> dict[tuple[str, str], Change]:
+    """The finished report's changes against the base by (system, test set)."""
+    return {
+        (r["system"], r["test_set"]): Change(
+            relative=r["change"], low=r["change_low"], high=r["change_high"]
+        )
+        for r in _rows(run)
+        if r["change"] is not None
+    }
 
 
 def write_json(run: Run, path: str) -> None:
     """Write the report's JSON, with the stages of this run, to a file of the user's choice."""
-    value = report_json(load_results(run), total_by_stage(run.summaries()))
+    stages = total_by_stage(run.summaries())
+    value = report_json(load_results(run), stages, load_changes(run))
     with open(path, "w", encoding="utf-8") as file:
         json.dump(value, file, indent=2)
+
+
+def _rows(run: Run) -> list[dict[str, Any]]:
+    return run.dataset(run.plan.report).read().to_pylist()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Fit the adapters of all domains with Ray Train: one run a domain, a few side by side."""
+"""Adapters and baselines with Ray Train: one run each, a few side by side."""
 
 import logging
 import tempfile
@@ -22,18 +22,18 @@ logger = logging.getLogger(__name__)
 OnProgress = Callable[[str, int, int, dict[str, float]], None]
 
 
-def fit_domains(
+def fit_all(
     jobs: "list[FitJob]", parallel: int, on_progress: OnProgress
 ) -> dict[str, Exception | dict[str, Any]]:
-    """Fit every domain, at most ``parallel`` at a time; a failed one does not stop the others.
+    """Run every training, at most ``parallel`` at a time; a failed one does not stop the others.
 
     Args:
-        jobs: One a domain.
-        parallel: Domains side by side; each takes its workers' CPUs and GPUs.
-        on_progress: Called with domain, steps done, steps in all and the latest ``loss``.
+        jobs: One a training.
+        parallel: Trainings side by side; each takes its workers' CPUs and GPUs.
+        on_progress: Called with system, steps done, steps in all and the latest ``loss``.
 
     Returns:
-        For each domain what `das_lib.train.job.fit` returned, or the error that ended it.
+        For each system what `das_lib.train.job.fit` returned, or the error that ended it.
     """
     progress: Any = Progress.remote()
     # Train's watchdog asks the State API whether the run's controller lives. Without an address it
@@ -44,23 +44,23 @@ def fit_domains(
     while waiting or running:
         while waiting and len(running) < parallel:
             job = waiting.pop(0)
-            running[fit_domain.options(runtime_env=here).remote(job, progress)] = job.domain
+            running[fit_one.options(runtime_env=here).remote(job, progress)] = job.system
         ready, _ = ray.wait(list(running), timeout=0.5)
         latest: dict[str, Any] = ray.get(progress.take.remote())  # pyright: ignore[reportAssignmentType]
-        for domain, step in latest.items():
-            on_progress(domain, *step)
+        for system, step in latest.items():
+            on_progress(system, *step)
         for reference in ready:
-            domain = running.pop(reference)
+            system = running.pop(reference)
             try:
                 outcome = ray.get(reference)
             except ray.exceptions.RayError as error:
                 outcome = _cause(error)
-            results[domain] = outcome
+            results[system] = outcome
             if isinstance(outcome, Exception):
-                logger.error("domain %s failed: %s", domain, outcome)
+                logger.error("%s failed: %s", system, outcome)
             else:
                 steps, last = outcome["steps"], outcome["history"][-1]
-                on_progress(domain, steps, steps, {"loss": last["loss"]})
+                on_progress(system, steps, steps, {"loss": last["loss"]})
     return results
 
 
@@ -74,14 +74,14 @@ def _cause(error: Exception) -> Exception:
 
 @ray.remote(num_cpus=0)
 class Progress:
-    """Holds the latest step of each domain until the driver asks."""
+    """Holds the latest step of each training until the driver asks."""
 
     def __init__(self) -> None:
         self._latest: dict[str, tuple[int, int, dict[str, float]]] = {}
 
-    def push(self, domain: str, step: int, total: int, metrics: dict[str, float]) -> None:
+    def push(self, system: str, step: int, total: int, metrics: dict[str, float]) -> None:
         """Note a step."""
-        self._latest[domain] = (step, total, metrics)
+        self._latest[system] = (step, total, metrics)
 
     def take(self) -> dict[str, tuple[int, int, dict[str, float]]]:
         """What is new since the last call."""
@@ -90,8 +90,8 @@ class Progress:
 
 
 @ray.remote(num_cpus=0)
-def fit_domain(job: "FitJob", progress: Any) -> Any:
-    """Fit one domain in its own Ray Train run, going on from the run's last checkpoint."""
+def fit_one(job: "FitJob", progress: Any) -> Any:
+    """Run one training in its own Ray Train run, going on from the run's last checkpoint."""
     # Here and in _on_worker, for `Progress` needs none of it: Ray Train and torch cost a process
     # seconds and hundreds of megabytes.
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
@@ -126,7 +126,7 @@ def fit_domain(job: "FitJob", progress: Any) -> Any:
 
 
 def _on_worker(config: dict[str, Any]) -> dict[str, Any] | DasError:
-    """What every worker of a domain's run does; what rank 0 returns is the run's result."""
+    """What every worker of a run does; what rank 0 returns is the run's result."""
     import ray.train
     from ray.train.torch import get_device
 
@@ -138,7 +138,7 @@ def _on_worker(config: dict[str, Any]) -> dict[str, Any] | DasError:
 
     def on_step(step: int, total: int, loss: float) -> None:
         if rank == 0:
-            progress.push.remote(job.domain, step, total, {"loss": loss})
+            progress.push.remote(job.system, step, total, {"loss": loss})
 
     def on_epoch(fitter: "Fitter") -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -16,9 +16,9 @@ from das_lib.dataset import Dataset
 from das_lib.errors import Reject
 from das_lib.ids import row_id
 from das_lib.models import resolve_model
-from das_lib.plan import Step
 from das_lib.progress import Progress
 from das_lib.rows import Outcome
+from das_lib.steps import Step
 from das_lib.text.codec import (
     instruction_messages,
     instruction_pattern,
@@ -39,7 +39,7 @@ Row = Mapping[str, Any]
 def generate(run: Run) -> None:
     """Make the texts of every domain that lacks them."""
     todo = run.pending(run.plan.texts)
-    domains = [domain for domain in run.config.domains if domain.name in todo]
+    domains = [domain for domain in run.config.spoken if domain.name in todo]
     written = [domain for domain in domains if domain.seeds]
     if written:
         write_instructions(run, written)

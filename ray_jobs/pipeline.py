@@ -11,12 +11,13 @@ from ray_jobs.generate import generate
 from ray_jobs.run import Run
 from ray_jobs.synthesize import synthesize
 from ray_jobs.train import train
-from ray_jobs.transcribe import transcribe
+from ray_jobs.transcribe import calibrate, transcribe
 
 STAGES: dict[str, Callable[[Run], None]] = {
     "generate": generate,
     "synthesize": synthesize,
     "train": train,
+    "calibrate": calibrate,
     "transcribe": transcribe,
     "evaluate": evaluate,
 }

@@ -12,8 +12,9 @@ from importlib.metadata import version
 from das_lib.config import Config
 from das_lib.dataset import Dataset, Summary, total_by_stage
 from das_lib.errors import DasError
-from das_lib.plan import Plan, Step, plan_run
+from das_lib.plan import Plan, plan_run
 from das_lib.progress import format_seconds
+from das_lib.steps import Step
 from das_lib.storage import Folder
 from ray_jobs.runtime import output_folder
 
@@ -25,8 +26,11 @@ JOBS = {
     "speech": "synthesize",
     "features": "train",
     "adapters": "train",
+    "spectrograms": "train",
+    "baselines": "train",
     "corpus": "transcribe",
     "transcripts": "transcribe",
+    "calibration": "transcribe",
     "report": "evaluate",
 }
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from ray import serve
 
 from das_lib.adml import Fallback, Fixed, Strategy, Transcriber, named_strategy
 from das_lib.config import Config
+from das_lib.errors import DasError
 from das_lib.models import resolve_model
 from das_lib.speech.audio import Audio
 from das_lib.storage import Folder
+from das_lib.train.systems import Assembly
 
 APP = "das-asr"
 HEALTH_TIMEOUT_S = 600  # above the longest batch
@@ -24,19 +26,21 @@ Request = tuple[Audio, tuple[str, ...]]
 
 
 class Recognizer:
-    """One replica: the base and all adapters resident, utterances decoded in batches."""
+    """One replica: a model and all its adapters resident, utterances decoded in batches."""
 
-    def __init__(self, config: Config, adapters: Mapping[str, str]) -> None:
+    def __init__(self, config: Config, assembly: Assembly) -> None:
         torch.set_num_threads(max(1, int(config.serve.pool.num_cpus)))
-        cache = Path(tempfile.gettempdir()) / "das-adapters"
+        cache = Path(tempfile.gettempdir()) / "das-models"
         decode = config.decode
         self.batch_utterances = config.serve.batch_utterances
+
+        def here(url: str) -> Path:
+            return Folder(url).to_local(cache / url.replace("://", "/").lstrip("/"))
+
+        model = assembly.model
         self.transcriber = Transcriber.from_pretrained(
-            resolve_model(config.asr.model),
-            {
-                name: Folder(url).to_local(cache / url.replace("://", "/").lstrip("/"))
-                for name, url in adapters.items()
-            },
+            resolve_model(config.asr.model) if model is None else here(model),
+            {name: here(url) for name, url in assembly.adapters.items()},
             device="cuda" if config.serve.pool.num_gpus else "cpu",
             language=config.asr.language,
             precision=decode.precision,
@@ -45,7 +49,7 @@ class Recognizer:
             margin_s=decode.margin_s,
             fallback=Fallback(seed=config.seed) if decode.fallback else None,
         )
-        self.strategies = strategies(config, list(self.transcriber.bank.names))
+        self.strategies = strategies(config, assembly)
         batching: Any = self.transcribe
         batching.set_max_batch_size(config.serve.batch_utterances)
         batching.set_batch_wait_timeout_s(config.serve.batch_wait_s)
@@ -72,15 +76,22 @@ class Recognizer:
         return answers
 
 
-def strategies(config: Config, branches: list[str]) -> dict[str, Strategy]:
-    """The strategy of each system: ``base``, ``lora:<domain>`` and ``das``."""
-    singles = {f"lora:{name}": Fixed(i) for i, name in enumerate(branches) if i}
-    together = named_strategy(config.adml.strategy, tau=config.adml.tau)
-    return {"base": Fixed(0), **singles, "das": together}
+def strategies(config: Config, assembly: Assembly) -> dict[str, Strategy]:
+    """How each system of an assembly chooses its tokens."""
+
+    def strategy(how: int | float | None) -> Strategy:
+        if isinstance(how, int):
+            return Fixed(how)
+        tau = config.adml.tau if how is None else how
+        if tau == "auto":
+            raise DasError("adml.tau is still auto: calibration chooses it before `das` decodes")
+        return named_strategy(config.adml.strategy, tau=tau)
+
+    return {system: strategy(how) for system, how in assembly.systems.items()}
 
 
 @contextmanager
-def replicas(config: Config, adapters: Mapping[str, Folder]) -> Iterator[None]:
+def replicas(config: Config, assembly: Assembly) -> Iterator[None]:
     """Run the replicas of `Recognizer` as the app ``das-asr`` as long as the context lasts."""
     pool = config.serve.pool
     deployment = serve.deployment(
@@ -92,8 +103,7 @@ def replicas(config: Config, adapters: Mapping[str, Folder]) -> Iterator[None]:
     )(Recognizer)
     serve.start(proxy_location="Disabled")
     try:
-        urls = {name: str(folder) for name, folder in adapters.items()}
-        serve.run(deployment.bind(config, urls), name=APP, route_prefix=None)
+        serve.run(deployment.bind(config, assembly), name=APP, route_prefix=None)
         yield
     finally:
         serve.shutdown()

@@ -15,127 +15,158 @@ import ray
 from das_lib.config import Config
 from das_lib.dataset import Dataset
 from das_lib.errors import DasError
+from das_lib.ids import utterance_id
 from das_lib.models import resolve_model
 from das_lib.progress import Progress
 from das_lib.rows import Outcome
-from das_lib.train.features import EncodeFeatures
+from das_lib.speech.augment import Augmenter
+from das_lib.steps import Step
+from das_lib.train.features import EncodeFeatures, bytes_per_utterance
 from das_lib.train.job import FitJob
 from das_lib.train.leaks import REASON
-from ray_jobs.fit import fit_domains
+from das_lib.train.systems import LORA, result_folder, system_name
+from ray_jobs.fit import fit_all
 from ray_jobs.flow import OneOutput, pending_items, run_items
 from ray_jobs.run import Run
 from ray_jobs.runtime import parallel_domains
 
 
 def train(run: Run) -> None:
-    """Make the adapter of every domain that lacks one.
+    """Make the adapter of every domain that lacks one, and the baselines that are asked for.
 
     Raises:
-        DasError: some domains failed; the others are finished.
+        DasError: some trainings failed; the others are finished.
     """
-    todo = run.pending(run.plan.adapters)
+    adapters = {system_name(LORA, domain): step for domain, step in run.plan.adapters.items()}
+    steps = adapters | run.plan.baselines
+    todo = run.pending(steps)
     if not todo:
         return
-    features = encode(run, list(todo))
+    sources = encode(run, [dep for system in todo for dep in steps[system].deps])
     started = time.monotonic()
-    jobs = [fit_job(run, domain, features[domain], todo[domain]) for domain in todo]
-    failed = {}
-    steps: dict[str, tuple[int, int]] = {}
-    with Progress("adapters", run.config.train.epochs * _rows(features), "samples") as progress:
+    jobs = [
+        fit_job(
+            run, system, steps[system], [sources[dep.path] for dep in steps[system].deps], dataset
+        )
+        for system, dataset in todo.items()
+    ]
+    rows = {
+        system: sum(sources[dep.path].summary().rows_out for dep in steps[system].deps)
+        for system in todo
+    }
+    failed = fit(run, jobs, rows)
+    fitted = {system: dataset for system, dataset in todo.items() if system not in failed}
+    reasons = {}
+    for system in fitted:
+        ids = [i for dep in steps[system].deps for i in _ids(sources[dep.path])]
+        left_out = sum(utterance_id(i) in excluded_ids(steps[system]) for i in ids)
+        if left_out:
+            reasons[system] = {REASON: left_out}
+    run.finish(fitted, rows, started, reasons)
+    if failed:
+        why = "; ".join(f"{system}: {error}" for system, error in failed.items())
+        raise DasError(f"{len(failed)} of {len(todo)} trainings failed, the others are done. {why}")
 
-        def on_progress(domain: str, step: int, total: int, metrics: Mapping[str, float]) -> None:
-            steps[domain] = (step, total)
-            rows = features[domain].summary().rows_out * run.config.train.epochs
-            done, _ = before.get(domain, (0, total))
-            before[domain] = (step, total)
+
+def fit(run: Run, jobs: list[FitJob], rows: Mapping[str, int]) -> dict[str, Exception]:
+    """Run the trainings side by side; the errors of those that failed, by system."""
+    epochs = run.config.train.epochs
+    before: dict[str, int] = {}
+    with Progress("adapters", epochs * sum(rows.values()), "samples") as progress:
+
+        def on_progress(system: str, step: int, total: int, metrics: Mapping[str, float]) -> None:
+            done = round(rows[system] * epochs * step / total)
             loss = metrics.get("loss")
             progress.advance(
-                round(rows * step / total) - round(rows * done / total),
-                "" if loss is None else f"{domain} loss {loss:.3f}",
+                done - before.get(system, 0), "" if loss is None else f"{system} loss {loss:.3f}"
             )
+            before[system] = done
 
-        before: dict[str, tuple[int, int]] = {}
         parallel = parallel_domains(run.config, ray.cluster_resources())
-        for domain, result in fit_domains(jobs, parallel, on_progress).items():
-            if isinstance(result, Exception):
-                failed[domain] = result
-    fitted = {domain: dataset for domain, dataset in todo.items() if domain not in failed}
-    learnt_from = {domain: features[domain].summary().rows_out for domain in fitted}
-    excluded = {
-        domain: len(
-            {*excluded_ids(run, domain)} & {*features[domain].read(["id"])["id"].to_pylist()}
-        )
-        for domain in fitted
-    }
-    reasons = {domain: {REASON: count} for domain, count in excluded.items() if count}
-    run.finish(fitted, learnt_from, started, reasons)
-    if failed:
-        reasons = "; ".join(f"{domain}: {error}" for domain, error in failed.items())
-        raise DasError(
-            f"{len(failed)} of {len(todo)} domains failed, the others are done. {reasons}"
-        )
+        results = fit_all(jobs, parallel, on_progress)
+    return {system: result for system, result in results.items() if isinstance(result, Exception)}
 
 
-def encode(run: Run, domains: list[str]) -> dict[str, Dataset]:
-    """Encode the training speech of the domains; finished features datasets by domain."""
-    started = time.monotonic()
-    steps = {domain: run.plan.features[domain] for domain in domains}
-    todo = run.pending(steps)
-    speech = {domain: run.source(run.plan.speech[domain]) for domain in todo}
-    run_items(
-        "features",
-        pending_items(speech, todo),
-        partial(OneOutput, partial(EncodeTraining, run.config)),
-        todo,
-        run.config.features,
-    )
-    splits = {domain: dataset.read(["split"])["split"] for domain, dataset in speech.items()}
-    rows_in = {domain: split.to_pylist().count("train") for domain, split in splits.items()}
-    run.finish(todo, rows_in, started)
-    return {domain: run.source(step) for domain, step in steps.items()}
+def encode(run: Run, steps: list[Step]) -> dict[str, Dataset]:
+    """Encode the training speech that is not yet encoded; finished datasets by path.
+
+    Steps of the stage ``features`` hold what the frozen encoder makes of it, those of
+    ``spectrograms`` the log-mel, for methods that train the encoder.
+    """
+    for stage in ("features", "spectrograms"):
+        wanted = {step.name: step for step in steps if step.stage == stage}
+        started = time.monotonic()
+        todo = run.pending(wanted)
+        speech = {domain: run.source(wanted[domain].deps[0]) for domain in todo}
+        splits = {domain: dataset.read(["split"])["split"] for domain, dataset in speech.items()}
+        versions = run.config.augment.versions
+        rows_in = {d: versions * split.to_pylist().count("train") for d, split in splits.items()}
+        announce(stage, sum(rows_in.values()), run.config)
+        run_items(
+            stage,
+            pending_items(speech, todo),
+            partial(OneOutput, partial(EncodeTraining, run.config, stage)),
+            todo,
+            run.config.features,
+        )
+        run.finish(todo, rows_in, started)
+    return {step.path: run.source(step) for step in steps}
+
+
+def announce(stage: str, utterances: int, config: Config) -> None:
+    """Say before it is written how large the cache will be."""
+    if not utterances:
+        return
+    each = bytes_per_utterance(resolve_model(config.asr.model), log_mel=stage == "spectrograms")
+    size = f"{utterances * each / 2**30:.2f} GiB"
+    print(f"{stage:<12} {utterances} utterances will take {size}", file=sys.stderr, flush=True)
 
 
 class EncodeTraining:
     """Process: the utterances of SPEECH that are for training, to rows of FEATURES."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, stage: str) -> None:
+        self.augment = Augmenter(config.augment, config.seed)
         self.encode = EncodeFeatures(
             resolve_model(config.asr.model),
             config.asr.language,
             threads=max(1, int(config.features.num_cpus)),
             device="cuda" if config.features.num_gpus else "cpu",
+            log_mel=stage == "spectrograms",
+            masks=self.augment if config.augment.masks else None,
         )
 
     def __call__(self, speech: pa.Table) -> Outcome:
         """Encode a block."""
-        return self.encode(speech.filter(pc.field("split") == "train"))
+        return self.encode(self.augment(speech.filter(pc.field("split") == "train")))
 
 
-def excluded_ids(run: Run, domain: str) -> tuple[str, ...]:
-    """Utterances that the domain's adapter must not learn, by the plan."""
-    return tuple(run.plan.adapters[domain].params.get("excluded", ()))
+def excluded_ids(step: Step) -> tuple[str, ...]:
+    """Utterances that must not be learnt, by the plan."""
+    return tuple(step.params.get("excluded", ()))
 
 
-def fit_job(run: Run, domain: str, features: Dataset, adapter: Dataset) -> FitJob:
-    """What a domain's Ray Train run is told."""
+def fit_job(run: Run, system: str, step: Step, sources: list[Dataset], result: Dataset) -> FitJob:
+    """What a training's Ray Train run is told."""
     return FitJob(
-        domain=domain,
-        run_name=f"{domain}-{run.plan.adapters[domain].hash}",
+        system=system,
+        run_name=f"{step.name}-{step.hash}",
         storage_path=str(run.output / "train"),
-        feature_files=tuple(features.files()),
-        excluded=excluded_ids(run, domain),
+        feature_files=tuple(tuple(source.files()) for source in sources),
+        excluded=excluded_ids(step),
         model=run.config.asr.model,
         base_name=run.config.asr.model,
         lora=run.config.lora,
         train=run.config.train,
+        baselines=run.config.baselines,
         seed=run.config.seed,
-        adapter_dir=str(adapter.folder / "adapter"),
-        curve_dir=str(adapter.folder / "curve"),
+        out_dir=str(result.folder / result_folder(system)),
+        curve_dir=str(result.folder / "curve"),
     )
 
 
-def _rows(features: Mapping[str, Dataset]) -> int:
-    return sum(dataset.summary().rows_out for dataset in features.values())
+def _ids(dataset: Dataset) -> list[str]:
+    return dataset.read(["id"])["id"].to_pylist()
 
 
 if __name__ == "__main__":

@@ -13,13 +13,16 @@ import pyarrow as pa
 from ray import serve
 
 from das_lib.adml import Result
-from das_lib.config.tree import Pool
-from das_lib.corpus import held_out_corpus, read_manifest
+from das_lib.config.tree import UNRELATED, Pool
+from das_lib.corpus import read_manifest, speech_corpus
 from das_lib.dataset import Dataset
 from das_lib.errors import Reject
 from das_lib.rows import Outcome
 from das_lib.speech.audio import SAMPLE_RATE, Audio, AudioError, read_audio
+from das_lib.steps import SYNTHETIC, Step, synthetic_set
 from das_lib.storage import Folder
+from das_lib.train.systems import BASE, DAS, LORA, assemblies, result_folder, system_name
+from ray_jobs.calibrate import choose, with_tau
 from ray_jobs.flow import Item, run_items
 from ray_jobs.run import Run
 from ray_jobs.runtime import FEEDER_CPUS, FEEDERS
@@ -28,30 +31,61 @@ from schemas.transcripts import TRANSCRIPTS
 
 
 def transcribe(run: Run) -> None:
-    """Make the corpora, then the transcripts of every system and test set that lack them."""
+    """Make the corpora, then the transcripts of every system and test set that lack them.
+
+    Where tau is to be chosen, it is chosen as soon as there is what it is chosen by.
+    """
+    if run.plan.calibration is not None:
+        calibrate(run)
+    else:
+        collect(run)
+    transcribe_with(run, run.plan.transcripts)
+
+
+def calibrate(run: Run) -> None:
+    """Transcribe with each margin, and what they are compared with, then choose tau."""
+    plan = run.plan
     collect(run)
+    if plan.calibration is None or run.dataset(plan.calibration).finished:
+        return
+    sets = {name for _, name in plan.trials}
+    alone = {BASE, *(system_name(LORA, domain) for domain in plan.adapters)}
+    compared = {k: s for k, s in plan.transcripts.items() if k[0] in alone and k[1] in sets}
+    transcribe_with(run, compared | plan.trials)
+    choose(run, plan.calibration)
+
+
+def transcribe_with(run: Run, steps: Mapping[tuple[str, str], Step]) -> None:
+    """Make the transcripts, by (system, test set), that are lacking."""
     started = time.monotonic()
-    steps = run.plan.transcripts
     todo = run.pending({step.name: step for step in steps.values()})
     if not todo:
         return
     keys = {step.name: key for key, step in steps.items()}  # name -> (system, test set)
     corpora = {name: run.source(step) for name, step in run.plan.corpora.items()}
-    adapters = {
-        domain: run.source(step).folder / "adapter" for domain, step in run.plan.adapters.items()
-    }
-    with replicas(run.config, adapters):
-        run_items(
-            "transcripts",
-            missing_blocks(corpora, todo, {name: test_set for name, (_, test_set) in keys.items()}),
-            partial(
-                Feed,
-                {name: system for name, (system, _) in keys.items()},
-                ("base", *run.plan.adapters),
-            ),
-            todo,
-            Pool(actors=FEEDERS, num_cpus=FEEDER_CPUS),
-        )
+    # `das` waits for the choice of tau; what is asked for before does not need it.
+    config = with_tau(run) if DAS in {keys[name][0] for name in todo} else run.config
+    for assembly in assemblies(
+        {d: str(run.source(step).folder / "adapter") for d, step in run.plan.adapters.items()},
+        {
+            s: str(run.source(step).folder / result_folder(s))
+            for s, step in run.plan.baselines.items()
+        },
+        run.config.calibration.taus,
+    ):
+        mine = {name: todo[name] for name in todo if keys[name][0] in assembly.systems}
+        if not mine:
+            continue
+        systems = {name: keys[name][0] for name in mine}
+        sets = {name: keys[name][1] for name in mine}
+        with replicas(config, assembly.only(systems.values())):
+            run_items(
+                "transcripts",
+                missing_blocks(corpora, mine, sets),
+                partial(Feed, systems, (BASE, *assembly.adapters)),
+                mine,
+                Pool(actors=FEEDERS, num_cpus=FEEDER_CPUS),
+            )
     rows_in = {name: corpora[keys[name][1]].summary().rows_out for name in todo}
     run.finish(todo, rows_in, started)
 
@@ -60,14 +94,16 @@ def collect(run: Run) -> None:
     """List the recordings of every test set that is not yet listed."""
     started = time.monotonic()
     todo = run.pending(run.plan.corpora)
-    manifests = {t.name: t.manifest for t in run.config.evaluation.test_sets}
+    sets = {t.name: t for t in run.config.evaluation.test_sets}
     rows_in = {}
     for name, dataset in todo.items():
-        if name in manifests:
-            outcome, rows_in[name] = read_manifest(manifests[name], name)
+        if name in sets:
+            outcome, rows_in[name] = read_manifest(sets[name].manifest, name, sets[name].domain)
         else:
-            speech = run.source(run.plan.speech[name.removeprefix("synthetic_")]).read()
-            outcome = Outcome(held_out_corpus(speech, name))
+            speech = run.source(run.plan.speech[name.removeprefix(SYNTHETIC)]).read()
+            # Nothing is trained on unrelated texts.
+            split = None if name == synthetic_set(UNRELATED) else "test"
+            outcome = Outcome(speech_corpus(speech, name, split))
             rows_in[name] = outcome.rows.num_rows
         dataset.commit("00000", outcome, run.config.rows_per_block)
     run.finish(todo, rows_in, started)

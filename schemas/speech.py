@@ -37,9 +37,10 @@ FEATURES = schema(
         field(
             "encoded",
             pa.binary(),
-            "Encoder output of the whole 30 s window, float16, C order [frames, width].",
+            "Encoder output (spectrograms: log-mel) of the whole 30 s window, float16, C order "
+            "[frames, width].",
         ),
-        field("frames", pa.int32(), "Frames of the encoder's output.", unit="frames", min=1),
-        field("width", pa.int32(), "Encoder's hidden size.", min=1),
+        field("frames", pa.int32(), "Frames of the window.", unit="frames", min=1),
+        field("width", pa.int32(), "Encoder's hidden size, or mel bins.", min=1),
     ],
 )

@@ -22,7 +22,7 @@ TRANSCRIPTS = schema(
     [
         field("id", pa.string(), "Id of the recording."),
         field("test_set", pa.string(), "Set that the recording belongs to."),
-        field("system", pa.string(), "base, lora:<domain> or das."),
+        field("system", pa.string(), "base, das, or <method>:<domain or multi>."),
         field("text", pa.string(), "Transcript."),
         field("reference", pa.string(), "Reference text; null: none.", nullable=True),
         field("num_samples", pa.int32(), "Length at 16 kHz.", unit="samples", min=1),
@@ -31,7 +31,7 @@ TRANSCRIPTS = schema(
         field(
             "branches",
             pa.list_(pa.string()),
-            "Branch that chose each token: base or a domain.",
+            "Branch that chose each token: base (of a fine-tuned model: itself) or a domain.",
         ),
         field(
             "rules",
@@ -44,10 +44,10 @@ TRANSCRIPTS = schema(
 
 WER = schema(
     "wer",
-    1,
+    2,
     [
         field("id", pa.string(), "system/test_set."),
-        field("system", pa.string(), "base, lora:<domain> or das."),
+        field("system", pa.string(), "base, das, or <method>:<domain or multi>."),
         field("test_set", pa.string(), "Set that was transcribed."),
         field("wer", pa.float64(), "Corpus level: edits / words.", min=0),
         field("edits", pa.int64(), "Substitutions + deletions + insertions.", unit="words", min=0),
@@ -56,5 +56,13 @@ WER = schema(
         field("substitutions", pa.int64(), "Words replaced.", unit="words", min=0),
         field("deletions", pa.int64(), "Words left out.", unit="words", min=0),
         field("insertions", pa.int64(), "Words added.", unit="words", min=0),
+        field(
+            "change",
+            pa.float64(),
+            "Of the WER relative to the base's; null: the base, or it has no error.",
+            nullable=True,
+        ),
+        field("change_low", pa.float64(), "Lower end of its 95 % interval.", nullable=True),
+        field("change_high", pa.float64(), "Upper end of its 95 % interval.", nullable=True),
     ],
 )

@@ -3,7 +3,7 @@ import json
 import pyarrow as pa
 import pytest
 
-from das_lib.corpus import held_out_corpus, manifest_fingerprint, read_manifest
+from das_lib.corpus import manifest_fingerprint, read_manifest, speech_corpus
 from das_lib.errors import DasError
 from schemas.speech import SPEECH
 
@@ -34,6 +34,15 @@ def test_bad_lines_are_rejected_with_a_reason_and_counted(tmp_path):
     assert len(second["id"]) == 16, "an id of its own"
 
 
+def test_a_set_may_be_one_domain_of_a_manifest(tmp_path):
+    lines = [{"audio": f"{i}.flac", "domain": d} for i, d in enumerate("aba")]
+    manifest = write(tmp_path / "m.jsonl", *lines, "not json")
+    outcome, count = read_manifest(manifest, "human_a", "a")
+    assert (outcome.rows.num_rows, len(outcome.rejects), count) == (2, 1, 3)
+    with pytest.raises(DasError, match="has no line of domain 'c'"):
+        read_manifest(write(tmp_path / "n.jsonl", *lines), "human_c", "c")
+
+
 def test_a_missing_or_empty_manifest_is_an_error(tmp_path):
     with pytest.raises(DasError, match="cannot be read"):
         manifest_fingerprint(tmp_path / "none.jsonl")
@@ -54,4 +63,5 @@ def test_only_what_was_held_out_is_tested():
     speech = pa.Table.from_pylist(
         [{**row, "id": "1", "split": "train"}, {**row, "id": "2", "split": "test"}], schema=SPEECH
     )
-    assert held_out_corpus(speech, "synthetic_d").column("id").to_pylist() == ["2"]
+    assert speech_corpus(speech, "synthetic_d").column("id").to_pylist() == ["2"]
+    assert speech_corpus(speech, "synthetic_unrelated", None)["id"].to_pylist() == ["1", "2"]

@@ -55,6 +55,53 @@ def test_tau_changes_only_what_decodes_with_it(tree):
     }
 
 
+def test_baselines_come_beside_what_there_is(tree):
+    methods = ["lora-multi", "ft-decoder", "ft-encoder-decoder-multi"]
+    new = {n for n in changed(tree, baselines={"methods": methods}) if "transcripts/" not in n}
+    assert new == {
+        "baselines/lora_multi",
+        "baselines/ft-decoder_music",
+        "baselines/ft-decoder_own",
+        "baselines/ft-encoder-decoder_multi",
+        "spectrograms/music",
+        "spectrograms/own",
+        "report/wer",
+    }
+    rate = {"methods": methods, "learning_rate": 1e-4}
+    before, after = (folders({**tree, "baselines": b}) for b in ({"methods": methods}, rate))
+    differ = {n for n in after if before[n] != after[n] and n.startswith("baselines/")}
+    assert differ == {n for n in after if n.startswith("baselines/ft")}
+
+
+def test_an_open_tau_is_chosen_by_transcripts_with_each_margin(tree):
+    auto = {"adml": {"tau": "auto"}, "calibration": {"taus": [0.1, 0.2]}}
+    new = changed(tree, **auto)
+    sets = ("human", "synthetic_music", "synthetic_unrelated")
+    assert new == {
+        "texts/unrelated",
+        "speech/unrelated",
+        "corpus/synthetic_unrelated",
+        "calibration/tau",
+        "report/wer",
+        *(f"transcripts/das@{t}-synthetic_{d}" for t in (0.1, 0.2) for d in ("music", "unrelated")),
+        *(f"transcripts/das-{name}" for name in sets),
+        *(f"transcripts/{s}-synthetic_unrelated" for s in ("base", "lora_music", "lora_own")),
+    }
+    plan = build_plan(parse_config({**tree, **auto}))
+    assert len({step.path for step in plan.steps}) == len(plan.steps)
+    stricter = {**auto, "calibration": {"taus": [0.1, 0.2], "max_rise": 0}}
+    before, after = folders({**tree, **auto}), folders({**tree, **stricter})
+    differ = {n for n in after if before[n] != after[n]}
+    assert differ == {"calibration/tau", "report/wer", *(f"transcripts/das-{n}" for n in sets)}
+
+
+def test_perturbed_speech_has_features_of_its_own(tree):
+    names = changed(tree, augment={"part": 0.5})
+    assert {"features/music", "adapters/music"} <= names
+    assert not any(n.startswith(("speech/", "corpus/", "transcripts/base")) for n in names)
+    assert changed(tree, augment={"pace": [0.9, 1.1]}) == set(), "of no effect without a part"
+
+
 def test_another_rule_makes_das_anew_and_another_decode_every_transcript(tree):
     das = {"transcripts/das-human", "transcripts/das-synthetic_music", "report/wer"}
     assert changed(tree, adml={"strategy": "max"}) == das

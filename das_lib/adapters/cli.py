@@ -29,6 +29,12 @@ def add_adapters(parser: argparse.ArgumentParser, config: argparse.ArgumentParse
         "--form", choices=("hf", "ct2"), default="hf", help="Hugging Face (default) or CTranslate2"
     )
     command.set_defaults(handler=_export)
+    text = "upload an adapter with its model card to the Hugging Face hub (token: HF_TOKEN)"
+    command = actions.add_parser("push", help=text, description=text)
+    command.add_argument("folder", type=Path, help="PEFT folder of the adapter")
+    command.add_argument("repository", help="owner/name; made if it does not exist")
+    command.add_argument("--public", action="store_true", help="a new repository is public")
+    command.set_defaults(handler=_push)
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -82,6 +88,14 @@ def _export(arguments: argparse.Namespace) -> int:
     forms: dict[str, Callable[[Path, Path, Path], None]] = {"hf": export_hf, "ct2": export_ct2}
     forms[arguments.form](arguments.folder, _base(arguments), arguments.out)
     print(f"{arguments.out}: {arguments.folder} merged into its base", file=sys.stderr)
+    return 0
+
+
+def _push(arguments: argparse.Namespace) -> int:
+    from das_lib.adapters.push import push
+
+    address = push(arguments.folder, arguments.repository, private=not arguments.public)
+    print(f"{address}: {arguments.folder}", file=sys.stderr)
     return 0
 
 

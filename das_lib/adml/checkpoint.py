@@ -5,15 +5,18 @@ pool would pay; the engine has layers of its own and needs the numbers alone.
 """
 
 import json
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from das_lib.errors import ModelError
+from das_lib.models.cache import RECORD
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -90,6 +93,30 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(
         folder, config, _read_json(folder / "generation_config.json"), _read_weights(folder)
     )
+
+
+def write_checkpoint(base: Path, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Write weights in float32, and what else stands in the base's folder.
+
+    Args:
+        base: Folder of the model that was changed; its configuration and tokenizer are copied.
+        tensors: All weights, with or without the leading ``model.``.
+        folder: An existing folder.
+    """
+    for file in base.iterdir():
+        weights = file.name == INDEX or file.suffix == ".safetensors"
+        if file.is_file() and not weights and file.name != RECORD:
+            shutil.copyfile(file, folder / file.name)
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    config.pop("torch_dtype", None)
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2))
+    # proj_out is tied to the embedding and stands in no file; every other weight is a model.*
+    named = {
+        f"model.{name.removeprefix('model.')}": tensor.detach().float().cpu().contiguous()
+        for name, tensor in tensors.items()
+        if not name.startswith("proj_out")
+    }
+    save_file(named, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def _read_json(path: Path) -> dict[str, Any]:

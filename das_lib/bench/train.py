@@ -149,8 +149,8 @@ def make_fitter(
 ) -> Fitter:
     """A fitter of the paper's adapter."""
     recipe = Train(learning_rate=1e-5, batch_size=batch, epochs=1000)
-    model = make_peft_model(load_base(model_folder), Lora(), seed=0)
-    return kind(model, data, recipe, seed=0, domain="bench", device=device)
+    model: Any = make_peft_model(load_base(model_folder), Lora(), seed=0)
+    return kind(model.base_model.model, data, recipe, seed=0, name="bench", device=device)
 
 
 def epochs(fitter: Fitter) -> Callable[[], object]:

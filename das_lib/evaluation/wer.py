@@ -46,8 +46,7 @@ def corpus_wer(pairs: Iterable[tuple[str, str]]) -> Wer | None:
     References without a word once normalised cannot be measured and are left out; None when no
     pair is left.
     """
-    normalised = [(normalise(reference), normalise(text)) for reference, text in pairs]
-    kept = [(ref, text) for ref, text in normalised if any(c.isalnum() for c in ref)]
+    kept = [pair for pair in _normalised(pairs) if _measurable(pair)]
     if not kept:
         return None
     counts = jiwer.process_words([r for r, _ in kept], [t for _, t in kept])
@@ -58,6 +57,26 @@ def corpus_wer(pairs: Iterable[tuple[str, str]]) -> Wer | None:
         words=counts.hits + counts.substitutions + counts.deletions,
         utterances=len(kept),
     )
+
+
+def utterance_errors(pairs: Iterable[tuple[str, str]]) -> list[int | None]:
+    """Word errors of each pair; None where `corpus_wer` leaves it out."""
+    return [
+        _errors(jiwer.process_words(*pair)) if _measurable(pair) else None
+        for pair in _normalised(pairs)
+    ]
+
+
+def _errors(counts: jiwer.WordOutput) -> int:
+    return counts.substitutions + counts.deletions + counts.insertions
+
+
+def _normalised(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(normalise(reference), normalise(text)) for reference, text in pairs]
+
+
+def _measurable(pair: tuple[str, str]) -> bool:
+    return any(c.isalnum() for c in pair[0])
 
 
 @cache

@@ -9,8 +9,10 @@ Shape legend: B rows, S encoder frames, D width, T tokens.
 
 import logging
 import math
-from collections.abc import Collection, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -21,13 +23,14 @@ import torch
 
 from das_lib.dataset import open_parquet
 from das_lib.errors import DasError, StorageError
-from das_lib.ids import row_id
+from das_lib.ids import row_id, utterance_id
 from das_lib.train.labels import IGNORED, decoder_pair
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = ["id", "labels", "prompt_length", "encoded", "frames", "width"]
 BUFFER_BYTES = 256 * 2**20
+LAPS = 1_000_003  # above any number of epochs: a lap's order is no later epoch's
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,79 @@ class _Group:
     num_bytes: int
 
 
-class FeatureData:
+class TrainingData(ABC):
+    """Rows in a seeded order, and the batches that they make."""
+
+    num_rows: int
+    """Rows of an epoch."""
+
+    @abstractmethod
+    def rows(self, seed: int, epoch: int) -> Iterator[dict[str, Any]]:
+        """The rows of an epoch, in the order of this seed and epoch."""
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Global batches an epoch, the smaller last one included.
+
+        Raises:
+            DasError: there are fewer rows than one batch.
+        """
+        if self.num_rows < batch_size:
+            raise DasError(
+                f"train.batch_size={batch_size} is more than the {self.num_rows} utterances to "
+                "train on; lower train.batch_size or raise the domain's utterances"
+            )
+        return -(-self.num_rows // batch_size)
+
+    def batches(
+        self, seed: int, epoch: int, batch_size: int, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
+        """This worker's part of each global batch of an epoch."""
+        mine: list[dict[str, Any]] = []
+        for number, row in enumerate(self.rows(seed, epoch)):
+            if number % batch_size % world == rank:
+                mine.append(row)
+            if (number + 1) % batch_size == 0 or number + 1 == self.num_rows:
+                yield collate(mine)
+                mine = []
+
+
+class EqualShares(TrainingData):
+    """Several domains' rows in turn, so every batch has as many of each (the paper's FT-Multi).
+
+    An epoch is as long as the largest domain needs; smaller ones begin again, in another order.
+    """
+
+    def __init__(self, parts: Sequence[TrainingData]) -> None:
+        self.parts = parts
+        self.num_rows = len(parts) * max(part.num_rows for part in parts)
+
+    def rows(self, seed: int, epoch: int) -> Iterator[dict[str, Any]]:
+        """A row of each domain, then the next of each."""
+        endless = [self._again(part, seed, epoch) for part in self.parts]
+        for _ in range(self.num_rows // len(self.parts)):
+            for rows in endless:
+                yield next(rows)
+
+    @staticmethod
+    def _again(part: TrainingData, seed: int, epoch: int) -> Iterator[dict[str, Any]]:
+        for lap in count():
+            yield from part.rows(seed, epoch + LAPS * lap)
+
+
+class InTurn(TrainingData):
+    """Several domains' rows, one domain after the other: to judge by, not to learn from."""
+
+    def __init__(self, parts: Sequence[TrainingData]) -> None:
+        self.parts = parts
+        self.num_rows = sum(part.num_rows for part in parts)
+
+    def rows(self, seed: int, epoch: int) -> Iterator[dict[str, Any]]:
+        """All rows of the first, then of the next."""
+        for part in self.parts:
+            yield from part.rows(seed, epoch)
+
+
+class FeatureData(TrainingData):
     """The rows of FEATURES files; only a buffer of row groups is in memory at a time."""
 
     def __init__(
@@ -93,19 +168,6 @@ class FeatureData:
         self.num_rows = sum(group.num_rows for group in self._groups)
         self._buffer_bytes = buffer_bytes
 
-    def steps_per_epoch(self, batch_size: int) -> int:
-        """Global batches an epoch, the smaller last one included.
-
-        Raises:
-            DasError: there are fewer rows than one batch.
-        """
-        if self.num_rows < batch_size:
-            raise DasError(
-                f"train.batch_size={batch_size} is more than the {self.num_rows} utterances to "
-                "train on; lower train.batch_size or raise the domain's utterances"
-            )
-        return -(-self.num_rows // batch_size)
-
     def rows(self, seed: int, epoch: int) -> Iterator[dict[str, Any]]:
         """Every row once, in the order of this seed and epoch."""
         rng = np.random.default_rng([seed, epoch])
@@ -114,18 +176,6 @@ class FeatureData:
             table = pa.concat_tables(self._read(group, COLUMNS) for group in window)
             for row in rng.permutation(table.num_rows):
                 yield table.slice(int(row), 1).to_pylist()[0]
-
-    def batches(
-        self, seed: int, epoch: int, batch_size: int, rank: int = 0, world: int = 1
-    ) -> Iterator[Batch]:
-        """This worker's part of each global batch of an epoch."""
-        mine: list[dict[str, Any]] = []
-        for count, row in enumerate(self.rows(seed, epoch), start=1):
-            if (count - 1) % batch_size % world == rank:
-                mine.append(row)
-            if count % batch_size == 0 or count == self.num_rows:
-                yield collate(mine)
-                mine = []
 
     def _read(self, group: _Group, columns: list[str]) -> pa.Table:
         table = _read(group, columns)
@@ -147,23 +197,29 @@ def split_off(
 ) -> tuple[FeatureData, FeatureData | None]:
     """Rows to train on, and rows to judge an epoch by.
 
-    Which rows these are depends on their ids alone: the same for every method and seed.
+    Which rows these are depends on their utterances' ids alone: the same for every method and
+    seed, and the versions of one utterance stay together.
 
     Args:
         files: See `FeatureData`.
-        part: Of the rows, to judge by; at least one row where it is above 0.
-        excluded: Ids of rows for neither use.
+        part: Of the utterances, to judge by; at least one where it is above 0.
+        excluded: Ids of utterances for neither use.
 
     Raises:
         StorageError: a file cannot be read.
     """
     if not part and not excluded:
         return FeatureData(files), None
-    ids = {str(i) for path in files for i in _open(path).read(["id"])["id"].to_pylist()}
-    kept = sorted(ids - {*excluded}, key=lambda i: row_id("validation", i))
-    count = math.ceil(part * len(kept))
-    judges = FeatureData(files, ids=kept[:count]) if part else None
-    return FeatureData(files, ids=kept[count:]), judges
+    versions: dict[str, list[str]] = {}
+    for path in files:
+        for name in _open(path).read(["id"])["id"].to_pylist():
+            versions.setdefault(utterance_id(name), []).append(name)
+    kept = sorted(versions.keys() - {*excluded}, key=lambda i: row_id("validation", i))
+    judging = math.ceil(part * len(kept))
+    judges, learnt = (
+        [name for i in some for name in versions[i]] for some in (kept[:judging], kept[judging:])
+    )
+    return FeatureData(files, ids=learnt), FeatureData(files, ids=judges) if part else None
 
 
 def collate(rows: list[dict[str, Any]]) -> Batch:

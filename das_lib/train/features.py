@@ -2,9 +2,11 @@
 
 Decoder-only adapters leave the encoder as it is, so every epoch, domain and method reads the same
 encoder output. It is kept for the whole window: cutting it to the audio's length breaks decoding.
+Methods that train the encoder read log-mel spectrograms instead, in rows of the same form.
 """
 
 import io
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from das_lib.adml.checkpoint import read_checkpoint
 from das_lib.adml.encoder import Encoder
 from das_lib.errors import Reject
 from das_lib.rows import Outcome
+from das_lib.speech.augment import Augmenter
 from das_lib.train.base import ENCODER_FRAMES_PER_SECOND, is_multilingual
 from das_lib.train.labels import LabelEncoder, Labels
 from schemas.speech import FEATURES
@@ -46,8 +49,20 @@ class EncodeFeatures:
         threads: int | None = None,
         device: str = "cpu",
         batch_utterances: int = 4,
+        log_mel: bool = False,
+        masks: Augmenter | None = None,
     ) -> None:
         """Load the encoder, and the decoder too where the base has to detect the language.
+
+        Args:
+            model_folder: The base.
+            language: A code such as ``en``, or None: the base detects it.
+            threads: Of computation; torch's own choice by default.
+            device: Where the encoder runs.
+            batch_utterances: Encoded at once.
+            log_mel: Keep the log-mel spectrogram, for methods that train the encoder, in place of
+                what the encoder makes of it.
+            masks: Blanks parts of each log-mel spectrogram.
 
         Raises:
             ModelError: the folder holds no Whisper model with its tokenizer.
@@ -76,7 +91,8 @@ class EncodeFeatures:
         self._extractor = WhisperFeatureExtractor(
             feature_size=config["num_mel_bins"], chunk_length=self._window_s
         )
-        self._batch_utterances = batch_utterances
+        self._batch_utterances, self._keep_log_mel = batch_utterances, log_mel
+        self._masks = masks
 
     def __call__(self, table: pa.Table) -> Outcome:
         """Encode a block of rows; each becomes a FEATURES row or a rejection."""
@@ -96,7 +112,8 @@ class EncodeFeatures:
         rows = []
         for start in range(0, len(clips), self._batch_utterances):
             batch = clips[start : start + self._batch_utterances]
-            encoded_BSD, languages = self._encode([clip.samples for clip in batch])
+            names = [ids[clip.row] for clip in batch]
+            encoded_BSD, languages = self._encode([clip.samples for clip in batch], names)
             for clip, encoded_SD, language in zip(batch, encoded_BSD, languages, strict=True):
                 labels = self._labels.encode(ids[clip.row], texts[clip.row], language)
                 if isinstance(labels, Reject):  # longer by a detected language and the task
@@ -128,14 +145,32 @@ class EncodeFeatures:
         return _Clip(row, samples)
 
     @torch.inference_mode()
-    def _encode(self, clips: list[np.ndarray]) -> tuple[np.ndarray, list[int | None]]:
-        """Encoder output [B, S, D] float16 of the whole window, and each clip's language token."""
-        encoded_BSD = self._encoder(self.log_mel(clips))
+    def _encode(
+        self, clips: list[np.ndarray], names: list[str]
+    ) -> tuple[np.ndarray, list[int | None]]:
+        """What is kept of each clip, [B, S, D] float16, and each clip's language token."""
+        mel_BFT = self.log_mel(clips)
+        if self._masks is not None:
+            for mel_FT, name, clip in zip(mel_BFT.numpy(), names, clips, strict=True):
+                self._masks.mask(mel_FT, name, len(clip) / SAMPLE_RATE_HZ)
         languages: list[int | None] = [self._language] * len(clips)
+        if self._keep_log_mel and self._detector is None:
+            return mel_BFT.mT.to(torch.float16).numpy(), languages
+        encoded_BSD = self._encoder(mel_BFT)
         if self._detector is not None:
             found = self._detector.languages(self._detector.memory(encoded_BSD))
             languages = [self._labels.language_id(code) for code in found]
-        return encoded_BSD.to(torch.float16).cpu().numpy(), languages
+        kept = mel_BFT.mT if self._keep_log_mel else encoded_BSD
+        return kept.to(torch.float16).cpu().numpy(), languages
+
+
+def bytes_per_utterance(model_folder: Path, *, log_mel: bool) -> int:
+    """Size of what is kept of an utterance: float16 of the whole window."""
+    config = json.loads((model_folder / "config.json").read_text(encoding="utf-8"))
+    frames, width = config["max_source_positions"], config["d_model"]
+    if log_mel:  # the encoder halves the frames
+        frames, width = 2 * frames, config["num_mel_bins"]
+    return 2 * frames * width
 
 
 def _row(row_id: str, domain: str, labels: Labels, encoded_SD: np.ndarray) -> dict[str, object]:

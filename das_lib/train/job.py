@@ -1,4 +1,4 @@
-"""One domain's adapter from start to end, wherever it runs: alone, or as one of several workers."""
+"""One training from start to end, wherever it runs: alone, or as one of several workers."""
 
 import tempfile
 from collections.abc import Callable
@@ -8,38 +8,40 @@ from typing import Any
 
 import torch
 
-from das_lib.config.tree import Lora, Train
+from das_lib.config.tree import Baselines, Lora, Train
 from das_lib.models import resolve_model
 from das_lib.storage import Folder
-from das_lib.train.base import load_base
-from das_lib.train.data import split_off
+from das_lib.train.data import EqualShares, InTurn, TrainingData, split_off
 from das_lib.train.loop import Fitter
-from das_lib.train.lora import make_peft_model, save_adapter, save_initial
+from das_lib.train.methods import make_trainee
 from das_lib.train.record import model_card, write_curve
+from das_lib.train.systems import ENCODER_DECODER, LORA, split_system
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitJob:
-    """All that one domain's run needs; every path is reachable from every worker."""
+    """All that one run needs; every path is reachable from every worker."""
 
-    domain: str
+    system: str
+    """What is made, such as ``lora:music``; see `das_lib.train.methods`."""
     run_name: str
     """Carries the configuration's hash: a run of the same name is resumed."""
     storage_path: str
     """Folder of the runs' checkpoints, local or s3://."""
-    feature_files: tuple[str, ...]
-    """The domain's FEATURES files."""
+    feature_files: tuple[tuple[str, ...], ...]
+    """FEATURES files of each domain that is learnt from; log-mel where the encoder trains."""
     excluded: tuple[str, ...]
-    """Ids of rows that are not learnt from; see `das_lib.train.leaks`."""
+    """Ids of utterances that are not learnt from; see `das_lib.train.leaks`."""
     model: str
     """The base model, a name or a folder; resolved on the machine of each worker."""
     base_name: str
-    """The base as the user names it; what the adapter says it belongs to."""
+    """The base as the user names it; what the result says it belongs to."""
     lora: Lora
     train: Train
+    baselines: Baselines
     seed: int
-    adapter_dir: str
-    """Where the PEFT folder appears, local or s3://."""
+    out_dir: str
+    """Where the PEFT folder or the model's folder appears, local or s3://."""
     curve_dir: str
     """Where the training curve appears, local or s3://."""
 
@@ -54,7 +56,7 @@ def fit(
     rank: int = 0,
     world: int = 1,
 ) -> dict[str, Any]:
-    """Train the epochs that are left, then write the adapter (rank 0).
+    """Train the epochs that are left, then write the result (rank 0).
 
     Args:
         job: The run.
@@ -67,25 +69,33 @@ def fit(
 
     Returns:
         ``history``: one entry of `Fitter.run_epoch` an epoch; ``steps``: optimiser steps done;
-        ``best_epoch``: the epoch whose adapter was kept.
+        ``best_epoch``: the epoch whose weights were kept.
 
     Raises:
         DasError: the configuration or the data does not allow the training.
-        StorageError: features cannot be read or the adapter cannot be written.
+        StorageError: features cannot be read or the result cannot be written.
     """
     torch.set_num_threads(max(1, int(job.train.pool.num_cpus)))
-    files, part = list(job.feature_files), job.train.validation
-    data, validation = split_off(files, part, job.excluded)
-    model = make_peft_model(load_base(resolve_model(job.model)), job.lora, job.seed)
+    method, _ = split_system(job.system)
+    splits = [split_off([*f], job.train.validation, job.excluded) for f in job.feature_files]
+    data: TrainingData = splits[0][0] if len(splits) == 1 else EqualShares([s[0] for s in splits])
+    judges = [judge for _, judge in splits if judge is not None]
+    validation = InTurn(judges) if judges else None
+    recipe = job.train
+    if method != LORA:
+        recipe = recipe.model_copy(update={"learning_rate": job.baselines.learning_rate})
     with tempfile.TemporaryDirectory() as scratch:
-        initial = Path(scratch) / "initial"
-        save_initial(model, initial)
+        base = resolve_model(job.model)
+        trainee = make_trainee(
+            method, base, job.base_name, job.lora, job.baselines, job.seed, Path(scratch)
+        )
         fitter = Fitter(
-            model,
+            trainee.whisper,
             data,
-            job.train,
+            recipe,
             seed=job.seed,
-            domain=job.domain,
+            name=job.system,
+            encode=method == ENCODER_DECODER,
             validation=validation,
             device=device,
             rank=rank,
@@ -108,15 +118,16 @@ def fit(
             curve.mkdir()
             write_curve(curve, fitter.history)
             Folder(job.curve_dir).upload(curve)
-            target = Folder(job.adapter_dir)
-            folder = Path(target.url) if target.is_local else Path(scratch) / "adapter"
-            used = {"train": data.num_rows}
+            used = {"train": sum(part.num_rows for part, _ in splits)}
             if validation is not None:
                 used["validation"] = validation.num_rows
+            settings = {"lora": job.lora} if method == LORA else {"baselines": job.baselines}
             card = model_card(
-                job.domain, job.base_name, job.lora, job.train, job.seed, used, result
+                job.system, job.base_name, {**settings, "train": recipe}, job.seed, used, result
             )
-            save_adapter(model, initial, folder, job.base_name, card)
+            target = Folder(job.out_dir)
+            folder = Path(target.url) if target.is_local else Path(scratch) / "out"
+            trainee.save(folder, card)
             if not target.is_local:
                 target.upload(folder)
     return result

@@ -1,4 +1,4 @@
-"""Fitting one adapter on cached encoder outputs: the steps, and the state they resume from.
+"""Fitting a model on cached features: the steps, and the state they resume from.
 
 Data-parallel workers add up the gradients of their tokens' summed loss and divide by the global
 batch's tokens. That is one worker's gradient, whatever the split, an empty share included.
@@ -19,12 +19,13 @@ from torch.nn.functional import cross_entropy
 
 from das_lib.config.tree import Train
 from das_lib.errors import DasError
-from das_lib.train.data import Batch, FeatureData
+from das_lib.train.data import Batch, TrainingData
 from das_lib.train.forward import decode
 from das_lib.train.labels import IGNORED
+from das_lib.train.systems import LORA, split_system
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from transformers import WhisperForConditionalGeneration
 
 logger = logging.getLogger(__name__)
 
@@ -42,17 +43,18 @@ def learning_rate(step: int, total_steps: int, peak: float, warmup: float) -> fl
 
 
 class Fitter:
-    """Trains an adapter epoch by epoch; between epochs its state can be stored and loaded."""
+    """Trains free weights epoch by epoch; between epochs its state can be stored and loaded."""
 
     def __init__(
         self,
-        model: "PeftModel",
-        data: FeatureData,
+        whisper: "WhisperForConditionalGeneration",
+        data: TrainingData,
         train: Train,
         *,
         seed: int,
-        domain: str,
-        validation: FeatureData | None = None,
+        name: str,
+        encode: bool = False,
+        validation: TrainingData | None = None,
         device: str | torch.device = "cpu",
         rank: int = 0,
         world: int = 1,
@@ -61,12 +63,13 @@ class Fitter:
         """Prepare the optimiser.
 
         Args:
-            model: From `make_peft_model`.
-            data: The domain's features.
+            whisper: The model; its weights that require a gradient are trained.
+            data: The utterances.
             validation: Rows to judge each epoch by, none of them in ``data``.
             train: Recipe.
             seed: Of the data order and of dropout, where the base has any.
-            domain: Named in errors.
+            name: The system, such as ``lora:music``, for errors.
+            encode: The data holds log-mel, which the model's encoder reads at every step.
             device: Where the model computes.
             rank: This worker's number; the default process group connects the workers.
             world: Number of workers.
@@ -75,12 +78,12 @@ class Fitter:
         Raises:
             DasError: there are fewer utterances than one batch.
         """
-        self._model, self._data, self._train = model.to(device).train(), data, train
+        model: Any = whisper
+        self._whisper, self._data, self._train = model.to(device).train(), data, train
         self._validation = validation
-        self._whisper: Any = model.base_model.model
-        self._seed, self._domain, self._device = seed, domain, device
+        self._seed, self._name, self._device, self._encode = seed, name, device, encode
         self._rank, self._world, self._on_step = rank, world, on_step
-        self._weights = {n: w for n, w in model.named_parameters() if w.requires_grad}
+        self._weights = {n: w for n, w in whisper.named_parameters() if w.requires_grad}
         if world > 1:  # an SVD may come out differently on another machine
             for weight in self._weights.values():
                 torch.distributed.broadcast(weight.data, src=0)
@@ -160,15 +163,15 @@ class Fitter:
         return metrics
 
     @torch.no_grad()
-    def _validate(self, data: FeatureData) -> float:
+    def _validate(self, data: TrainingData) -> float:
         """Mean loss a token of rows that are not trained on."""
-        self._model.eval()
+        self._whisper.eval()
         totals = torch.zeros(2, dtype=torch.float64)
         for batch in data.batches(0, 0, self._train.batch_size, self._rank, self._world):
             if batch.num_rows:
                 loss = self._loss_sum(batch.to(self._device), smoothing=0).item()
                 totals += torch.tensor([loss, (batch.targets != IGNORED).sum().item()])
-        self._model.train()
+        self._whisper.train()
         if self._world > 1:
             totals = totals.to(self._device)
             torch.distributed.all_reduce(totals)
@@ -196,10 +199,11 @@ class Fitter:
             weight.grad = gradient / tokens
         norm = torch.nn.utils.clip_grad_norm_(self._weights.values(), MAX_GRADIENT_NORM)
         if not (math.isfinite(loss) and math.isfinite(norm.item())):
+            section = "train" if split_system(self._name)[0] == LORA else "baselines"
             raise DasError(
-                f"domain {self._domain}: loss {loss / tokens} with gradient norm {norm.item()} at "
-                f"step {self.step + 1} of {self.total_steps} is not finite; lower "
-                f"train.learning_rate={self._train.learning_rate:g}"
+                f"{self._name}: loss {loss / tokens} with gradient norm {norm.item()} at step "
+                f"{self.step + 1} of {self.total_steps} is not finite; lower "
+                f"{section}.learning_rate={self._train.learning_rate:g}"
             )
         for group in self._optimizer.param_groups:
             group["lr"] = rate
@@ -209,7 +213,10 @@ class Fitter:
 
     def _loss_sum(self, batch: Batch, *, smoothing: float) -> torch.Tensor:
         """Cross-entropy summed over the text and end-of-text tokens; the encoder does not run."""
-        hidden_BTD = decode(self._whisper.model.decoder, batch.encoded, batch.inputs)
+        encoded_BSD = batch.encoded
+        if self._encode:  # [B, T, F] log-mel
+            encoded_BSD = self._whisper.model.encoder(encoded_BSD.mT).last_hidden_state
+        hidden_BTD = decode(self._whisper.model.decoder, encoded_BSD, batch.inputs)
         predicted = batch.targets != IGNORED
         logits_NV = self._whisper.proj_out(hidden_BTD[predicted])
         return cross_entropy(
@@ -238,7 +245,7 @@ class Fitter:
         expected = {f"{kind}.{name}" for kind in kinds for name in self._weights}
         if tensors.keys() != expected or values["total_steps"] != self.total_steps:
             raise DasError(
-                f"domain {self._domain}: the checkpoint ({len(tensors)} tensors, total_steps="
+                f"{self._name}: the checkpoint ({len(tensors)} tensors, total_steps="
                 f"{values['total_steps']}) is not of this configuration ({len(expected)} tensors, "
                 f"total_steps={self.total_steps}); move the run's folder away and run again"
             )

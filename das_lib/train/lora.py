@@ -7,8 +7,6 @@ W_res + s B A = W + s (B A - B0 A0), of twice the rank.
 
 import json
 import logging
-import os
-import shutil
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ import torch
 
 from das_lib.config.tree import Lora
 from das_lib.errors import DasError, ModelError
+from das_lib.storage import whole_folder
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -95,24 +94,17 @@ def save_adapter(
     """
     config: Any = model.peft_config["default"]
     is_pissa = config.init_lora_weights == "pissa"
-    temporary = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
+    with whole_folder(out_dir) as folder:
         with warnings.catch_warnings():
             # PEFT warns of two PiSSA adapters on one base when it loads the initial one.
             warnings.filterwarnings("ignore", message="PiSSA changes the base weights")
             model.save_pretrained(
-                str(temporary),
+                str(folder),
                 save_embedding_layers=False,
                 path_initial_model_for_weight_conversion=str(init_dir) if is_pissa else None,
             )
         # Written here and not through PEFT, which would look the name up on the hub.
-        file = temporary / "adapter_config.json"
+        file = folder / "adapter_config.json"
         values = {**json.loads(file.read_text()), "base_model_name_or_path": base_name}
         file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
-        (temporary / "README.md").write_text(card)  # PEFT's own is an empty form
-        if out_dir.exists():
-            shutil.rmtree(out_dir)
-        os.replace(temporary, out_dir)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (folder / "README.md").write_text(card)  # PEFT's own is an empty form

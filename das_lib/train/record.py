@@ -9,11 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from das_lib.config.tree import TRAIN_PLACEMENT, Lora, Train
+from das_lib.config.tree import TRAIN_PLACEMENT, Section
+from das_lib.train.systems import LORA, split_system
 from schemas.adapters import CURVE
 
 PARQUET, EVENTS = "curve.parquet", "events.out.tfevents.0.curve"
 """Constant names: a training that is repeated replaces its record."""
+NOT_RECIPE = TRAIN_PLACEMENT | {"methods"}
 PACKAGES = ("torch", "transformers", "peft", "das-asr")
 
 
@@ -33,10 +35,9 @@ def write_curve(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
 
 
 def model_card(
-    domain: str,
+    system: str,
     base_name: str,
-    lora: Lora,
-    train: Train,
+    settings: Mapping[str, Section],
     seed: int,
     utterances: Mapping[str, int],
     result: Mapping[str, Any],
@@ -44,26 +45,25 @@ def model_card(
     """A Markdown card in the Hugging Face form.
 
     Args:
-        domain: What was learnt.
+        system: What was made, such as ``lora:music``.
         base_name: The base as the user names it.
-        lora: The adapter's form.
-        train: The recipe.
+        settings: Sections of the configuration that made it, by name.
         seed: Of every random choice.
         utterances: Numbers by use, such as ``{"train": 950, "validation": 50}``.
         result: What `das_lib.train.job.fit` returns.
     """
+    method, learnt = split_system(system)
     front = {
         "base_model": base_name,
-        "library_name": "peft",
+        "library_name": "peft" if method == LORA else "transformers",
         "pipeline_tag": "automatic-speech-recognition",
-        "tags": ["das", "lora", "whisper", domain],
+        "tags": ["das", method, "whisper", learnt],
     }
-    placement = set(TRAIN_PLACEMENT)
     recipe = {
-        **{f"lora.{k}": v for k, v in lora.model_dump(mode="json").items()},
-        **{f"train.{k}": v for k, v in train.model_dump(mode="json", exclude=placement).items()},
-        "seed": seed,
-    }
+        f"{section}.{key}": value
+        for section, values in settings.items()
+        for key, value in values.model_dump(mode="json", exclude=set(NOT_RECIPE)).items()
+    } | {"seed": seed}
     validated = "validation_loss" in result["history"][0]
     columns = ["epoch", "step", "loss", *(["validation_loss"] if validated else [])]
     lines = [
@@ -71,17 +71,13 @@ def model_card(
         yaml.safe_dump(front, sort_keys=False).strip(),
         "---",
         "",
-        f"# {domain}: a LoRA adapter for the decoder of {base_name}",
+        f"# {system}: {'a LoRA adapter for' if method == LORA else 'made from'} {base_name}",
         "",
         "Trained by [DAS](https://arxiv.org/abs/2501.12501) on synthetic speech alone: "
         + ", ".join(f"{count} utterances ({use})" for use, count in utterances.items())
         + f". Kept: epoch {result['best_epoch']} of {len(result['history'])}.",
         "",
-        "```python",
-        "model = PeftModel.from_pretrained(",
-        f'    WhisperForConditionalGeneration.from_pretrained("{base_name}"), "this/folder"',
-        ")",
-        "```",
+        *_usage(method, base_name),
         "",
         "## Recipe",
         "",
@@ -99,6 +95,18 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _usage(method: str, base_name: str) -> list[str]:
+    if method != LORA:
+        code = ['model = WhisperForConditionalGeneration.from_pretrained("this/folder")']
+    else:
+        code = [
+            "model = PeftModel.from_pretrained(",
+            f'    WhisperForConditionalGeneration.from_pretrained("{base_name}"), "this/folder"',
+            ")",
+        ]
+    return ["```python", *code, "```"]
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -67,7 +67,7 @@ def test_nothing_is_overwritten_and_a_failure_leaves_nothing(
         with pytest.raises(DasError, match="there exists"):
             export(adapter, base, tmp_path / "there")
     before = sorted(p.name for p in tmp_path.iterdir())
-    monkeypatch.setattr("das_lib.adapters.export.save_file", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("das_lib.adml.checkpoint.save_file", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export_hf(adapter, base, tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == before

@@ -65,7 +65,7 @@ def test_an_unknown_key_in_a_list_names_its_place():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"adml": {"tau": 1.5}}, r"adml\.tau: 1\.5: .*less than or equal to 1"),
+        ({"adml": {"tau": 1.5}}, r"adml\.tau: 1\.5: .*from 0 to 1, or auto"),
         ({"train": {"batch_size": 0}}, r"train\.batch_size: 0: .*greater than or equal to 1"),
         ({"text": {"min_words": 9, "max_words": 3}}, r"min_words=9 is above text\.max_words=3"),
         ({"adml": {"strategy": "vote"}}, r"adml\.strategy: 'vote': .*'majority'"),
@@ -81,6 +81,13 @@ def test_an_unknown_key_in_a_list_names_its_place():
         ),
         ({"lora": {"targets": ["w_proj"]}}, r"lora\.targets\.0: 'w_proj'"),
         ({"domains": []}, r"domains: .*at least 1"),
+        ({"augment": {"snr_db": [9, 3]}}, r"augment\.snr_db: .*the range \[9\.0, 3\.0\] falls"),
+        ({"baselines": {"methods": ["ft"]}}, r"baselines\.methods\.0: 'ft': .*'ft-decoder'"),
+        ({"adml": {"tau": "auto"}}, r"adml\.tau=auto with held_out=0 in every domain"),
+        (
+            {"adml": {"tau": "auto", "strategy": "max"}},
+            r"adml\.tau=auto with adml\.strategy=max, which has no tau",
+        ),
         ({"train": {"patience": 2}}, r"train: .*patience=2 with validation=0"),
     ],
 )

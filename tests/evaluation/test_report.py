@@ -3,9 +3,12 @@ from collections import Counter
 import pyarrow as pa
 
 from das_lib.dataset import Summary, total_by_stage
+from das_lib.evaluation.bootstrap import Change
 from das_lib.evaluation.report import (
+    by_method,
     markdown_report,
     measure,
+    measure_change,
     report_json,
     text_table,
     wer_table,
@@ -27,11 +30,60 @@ STEPS = [
 ]
 
 
-def test_the_table_has_a_row_a_set_and_a_column_a_system():
-    lines = text_table(RESULTS).splitlines()
-    assert lines[0].split() == ["test", "set", "utterances", "base", "das"]
-    assert lines[1].split() == ["human", "9", "5.00", "4.00"]
-    assert lines[2].split() == ["other", "2", "0.00", "-"]
+def test_the_table_has_a_row_a_system_and_a_column_a_set():
+    lines = [line.split() for line in text_table(RESULTS).splitlines()]
+    assert lines == [
+        ["system", "human", "other"],
+        ["(utterances)", "9", "2"],
+        ["base", "5.00", "0.00"],
+        ["das", "4.00", "-"],
+    ]
+
+
+def transcripts(*rows: tuple[str, str | None, str]) -> pa.Table:
+    return pa.Table.from_pylist(
+        [{"id": i, "reference": reference, "text": text} for i, reference, text in rows]
+    )
+
+
+def test_a_change_is_measured_on_the_same_recordings():
+    base = transcripts(("a", "one cat sat", "one dog sat"), ("b", "two", "to"), ("c", None, "x"))
+    system = transcripts(("c", None, "y"), ("b", "two", "too"), ("a", "one cat sat", "one cat sat"))
+    change = measure_change(base, system)
+    assert change is not None
+    assert change.relative == -0.5
+    assert measure_change(system, system).relative == 0
+
+
+def test_methods_are_compared_each_on_its_own_domain():
+    def wer(edits: int) -> Wer:
+        return Wer(substitutions=edits, deletions=0, insertions=0, words=100, utterances=5)
+
+    sets = ("far_music", "far_sports", "books")
+    systems = ("base", "lora:music", "lora:sports", "das", "ft-decoder:music", "lora:multi")
+    results = {
+        (system, name): wer(10 * i + j)
+        for i, system in enumerate(systems)
+        for j, name in enumerate(sets)
+    }
+    assert by_method(results) == [
+        ["method", "far_music", "far_sports"],
+        ["base", "0.00", "1.00"],
+        ["lora", "10.00", "21.00"],
+        ["ft-decoder", "40.00", "-"],
+    ]
+    report = markdown_report("x", results, [], {})
+    assert "## By method" in report
+    assert "## By method" not in markdown_report("x", RESULTS, [], {})
+    assert by_method({k: v for k, v in results.items() if not k[0].startswith("ft")}) == []
+
+
+def test_the_report_shows_changes_with_their_intervals():
+    change = Change(relative=-0.2, low=-0.4, high=0.05)
+    report = markdown_report("demo", RESULTS, [], {}, {("das", "human"): change})
+    assert "| das | 4.00 (-20.0 %; -40.0 to +5.0) | - |" in report
+    (row,) = [r for r in wer_table(RESULTS, {("das", "human"): change}).to_pylist() if r["change"]]
+    assert (row["system"], row["change"], row["change_high"]) == ("das", -0.2, 0.05)
 
 
 def test_the_json_has_the_promised_keys():

@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from datasets import load_dataset
-from job_project import make_project
+from job_project import Project, make_project
 
 from ray_jobs.cli import main
 
@@ -20,38 +21,81 @@ def finished(tiny, tmp_path_factory):
     return project, project.das("run", "--json", str(project.output.parent / "out.json"))
 
 
-def test_adapters_alone_give_the_transcripts_that_stock_peft_gives(finished):
+def stock_texts(project: Project, model: Any, folder: Path, corpus: str) -> dict[str, str]:
+    """What transformers transcribes of a domain's held-out speech, by id."""
     import torch
-    from peft import PeftModel
-    from transformers import WhisperForConditionalGeneration, WhisperProcessor
+    from transformers import WhisperProcessor
 
     from das_lib.speech.audio import read_audio
 
+    processor = WhisperProcessor.from_pretrained(folder)
+    model.eval()
+    texts = {}
+    for row in project.rows("corpus", corpus, "audio"):
+        audio = read_audio(row["audio"])
+        mel = processor(audio, sampling_rate=16000, return_tensors="pt").input_features
+        with torch.inference_mode():
+            tokens = model.generate(
+                input_features=mel, language="en", task="transcribe", do_sample=False
+            )
+        texts[row["id"]] = processor.batch_decode(tokens, skip_special_tokens=True)[0].strip()
+    return texts
+
+
+def our_texts(project: Project, system: str, corpus: str) -> dict[str, str]:
+    rows = project.rows("transcripts", f"{system}-{corpus}", "text")
+    return {row["id"]: row["text"] for row in rows}
+
+
+def base_folder(project: Project) -> Path:
+    config = json.loads((project.step("features", "music") / "config.json").read_text())
+    return Path(config["params"]["asr"]["model"])
+
+
+def test_adapters_alone_give_the_transcripts_that_stock_peft_gives(finished):
+    from peft import PeftModel
+    from transformers import WhisperForConditionalGeneration
+
     project, _ = finished
-    folder = project.config.parent
-    base = json.loads((project.step("features", "music") / "config.json").read_text())
-    model_folder = base["params"]["asr"]["model"]
-    processor = WhisperProcessor.from_pretrained(model_folder)
-    transcripts = {}
+    folder = base_folder(project)
+    texts = {}
     for system in ("base", "lora_music", "lora_sports"):
-        model = WhisperForConditionalGeneration.from_pretrained(model_folder)
+        model = WhisperForConditionalGeneration.from_pretrained(folder)
         if system != "base":
             adapter = project.step("adapters", system.removeprefix("lora_")) / "adapter"
             model = PeftModel.from_pretrained(model, adapter)
-        model.eval()
-        rows = project.rows("transcripts", f"{system}-synthetic_music", "text", "tokens")
-        clips = {r["id"]: r["audio"] for r in project.rows("speech", "music", "audio")}
-        for row in rows:
-            audio = read_audio(clips[row["id"]])
-            mel = processor(audio, sampling_rate=16000, return_tensors="pt").input_features
-            with torch.inference_mode():
-                tokens = model.generate(
-                    input_features=mel, language="en", task="transcribe", do_sample=False
-                )
-            text = processor.batch_decode(tokens, skip_special_tokens=True)[0].strip()
-            assert row["text"] == text, (system, row["id"])
-        transcripts[system] = [row["tokens"] for row in rows]
-    assert transcripts["base"] != transcripts["lora_music"], f"adapters change nothing in {folder}"
+        texts[system] = our_texts(project, system, "synthetic_music")
+        assert texts[system] == stock_texts(project, model, folder, "synthetic_music"), system
+    assert texts["base"] != texts["lora_music"], "adapters change nothing"
+
+
+def test_baselines_are_trained_and_measured_beside_the_adapters(finished):
+    from transformers import WhisperForConditionalGeneration
+
+    project, first = finished
+    there = project.hashes()
+    methods = "ft-encoder-decoder-multi"
+    rate = ("--set", "baselines.learning_rate=1e-3")
+    trained = project.das("train", "--methods", methods, *rate)
+    assert "spectrograms 18 utterances will take 0.00 GiB" in trained.stderr
+    new = sorted(path.rsplit("-", 1)[0] for path in set(project.hashes()) - set(there))
+    assert new == [
+        "baselines/ft-encoder-decoder_multi",
+        "spectrograms/music",
+        "spectrograms/sports",
+    ]
+    table = project.das("evaluate", "--systems", methods, *rate).stdout.splitlines()
+    cells = [line.split() for line in table]
+    before = [line.split() for line in first.stdout.splitlines()]
+    assert cells[:6] == before[:6], "the other systems are what they were"
+    assert cells[6][0] == "ft-encoder-decoder:multi"
+    model = project.step("baselines", "ft-encoder-decoder_multi") / "model"
+    stock = WhisperForConditionalGeneration.from_pretrained(model)
+    ours = our_texts(project, "ft-encoder-decoder_multi", "synthetic_music")
+    assert ours == stock_texts(project, stock, model, "synthetic_music")
+    assert ours != our_texts(project, "base", "synthetic_music")
+    report = project.das("evaluate", "--systems", methods, *rate).stdout
+    assert report == "\n".join(table) + "\n"
 
 
 def test_the_adapters_of_a_run_are_listed_with_their_losses(finished, capsys):
@@ -81,15 +125,8 @@ def test_a_run_ends_in_a_table_resumes_and_recomputes_only_what_depends_on_a_cha
 ):
     project, first = finished
     table = first.stdout.strip().splitlines()
-    assert table[0].split() == [
-        "test",
-        "set",
-        "utterances",
-        "base",
-        "lora:music",
-        "lora:sports",
-        "das",
-    ]
+    assert table[0].split() == ["system", "human", "synthetic_music", "synthetic_sports"]
+    assert [row.split()[0] for row in table[2:6]] == ["base", "lora:music", "lora:sports", "das"]
     assert table[-1].startswith("report: ")
     assert table[-1].endswith("report.md")
 
@@ -124,14 +161,33 @@ def test_a_run_ends_in_a_table_resumes_and_recomputes_only_what_depends_on_a_cha
     assert project.hashes() == before, "nothing was made anew"
     assert "done" not in again.stderr
 
-    project.das("run", "--set", "tts.pool.num_cpus=0.5", "--set", "adml.tau=0.9")
+    margins = ["--set", "calibration.taus=[0.1, 0.9]", "--set", "calibration.utterances=3"]
+    changed = project.das(
+        "run", "--set", "tts.pool.num_cpus=0.5", "--set", "adml.tau=auto", *margins
+    )
+    sets = ("human", "synthetic_music", "synthetic_sports", "synthetic_unrelated")
     new = sorted(path.rsplit("-", 1)[0] for path in set(project.hashes()) - set(before))
-    assert new == [
-        "report/wer",
-        "transcripts/das-human",
-        "transcripts/das-synthetic_music",
-        "transcripts/das-synthetic_sports",
-    ]
+    assert new == sorted(
+        [
+            "calibration/tau",
+            "corpus/synthetic_unrelated",
+            "report/wer",
+            "speech/unrelated",
+            "texts/unrelated",
+            *(f"transcripts/das-{name}" for name in sets),
+            *(f"transcripts/das@{tau}-{name}" for tau in (0.1, 0.9) for name in sets[1:]),
+            *(f"transcripts/{s}-{sets[3]}" for s in ("base", "lora_music", "lora_sports")),
+        ]
+    )
+    choice = json.loads((project.step("calibration", "tau") / "choice.json").read_text())
+    assert choice["tau"] in (0.1, 0.9, 1.0)
+    assert choice["in_domain"]["das"] <= choice["in_domain"]["base"]
+    assert set(choice["adapters"]) == {"music", "sports"}
+    chosen = f"adml.tau: {choice['tau']:g} "
+    assert chosen in changed.stderr
+    project.environment = {"RAY_ADDRESS": "127.0.0.1:1"}
+    assert chosen in project.das("calibrate", *margins).stderr
+    project.environment = {}
 
 
 def test_a_stage_without_its_input_names_the_command_to_run(project):

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from train_tiny import END, ENGLISH, FRAMES, NO_TIMESTAMPS, START, TASK, WIDTH
+from train_tiny import END, ENGLISH, FRAMES, MEL_BINS, NO_TIMESTAMPS, START, TASK, WIDTH
 
-from das_lib.config.tree import Lora, Train
+from das_lib.config.tree import Baselines, Lora, Train
 from das_lib.testing import tiny_whisper
 from das_lib.train.job import FitJob
 from schemas.speech import FEATURES
@@ -22,50 +22,74 @@ def base(tmp_path_factory) -> Path:
     return tiny_whisper(tmp_path_factory.mktemp("tiny"))
 
 
+def write_rows(
+    folder: Path, rows: int, frames: int, width: int, *, files: int, rows_per_group: int, name: str
+) -> list[str]:
+    rng = np.random.default_rng(0)
+    prompt = [START, ENGLISH, TASK, NO_TIMESTAMPS]
+    table = [
+        {
+            "id": f"row-{i:04d}",
+            "domain": "music",
+            "labels": [*prompt, *rng.integers(0, 256, rng.integers(2, 9)).tolist(), END],
+            "prompt_length": len(prompt),
+            "encoded": rng.normal(size=(frames, width)).astype(np.float16).tobytes(),
+            "frames": frames,
+            "width": width,
+        }
+        for i in range(rows)
+    ]
+    paths = []
+    for i in range(files):
+        paths.append(str(folder / f"{name}-{i}.parquet"))
+        part = pa.Table.from_pylist(table[i::files], schema=FEATURES)
+        pq.write_table(part, paths[-1], row_group_size=rows_per_group)
+    return paths
+
+
 @pytest.fixture
 def make_features(tmp_path) -> MakeFeatures:
+    """Rows of encoder output."""
+
     def make(rows: int, *, files: int = 1, rows_per_group: int = 4, name: str = "f") -> list[str]:
-        rng = np.random.default_rng(0)
-        prompt = [START, ENGLISH, TASK, NO_TIMESTAMPS]
-        table = [
-            {
-                "id": f"row-{i:04d}",
-                "domain": "music",
-                "labels": [*prompt, *rng.integers(0, 256, rng.integers(2, 9)).tolist(), END],
-                "prompt_length": len(prompt),
-                "encoded": rng.normal(size=(FRAMES, WIDTH)).astype(np.float16).tobytes(),
-                "frames": FRAMES,
-                "width": WIDTH,
-            }
-            for i in range(rows)
-        ]
-        paths = []
-        for i in range(files):
-            paths.append(str(tmp_path / f"{name}-{i}.parquet"))
-            part = pa.Table.from_pylist(table[i::files], schema=FEATURES)
-            pq.write_table(part, paths[-1], row_group_size=rows_per_group)
-        return paths
+        options = {"files": files, "rows_per_group": rows_per_group, "name": name}
+        return write_rows(tmp_path, rows, FRAMES, WIDTH, **options)
+
+    return make
+
+
+@pytest.fixture
+def make_spectrograms(tmp_path) -> MakeFeatures:
+    """Rows of log-mel."""
+
+    def make(rows: int) -> list[str]:
+        options = {"files": 1, "rows_per_group": 4, "name": "mel"}
+        return write_rows(tmp_path, rows, 2 * FRAMES, MEL_BINS, **options)
 
     return make
 
 
 @pytest.fixture
 def make_job(base, tmp_path) -> Callable[..., FitJob]:
-    def make(files: list[str], *, domain: str = "music", lora=None, excluded=(), **train) -> FitJob:
+    def make(
+        *files: list[str], system: str = "lora:music", lora=None, excluded=(), base=base, **train
+    ) -> FitJob:
         recipe = {"learning_rate": 3e-3, "epochs": 2, "batch_size": 4, "max_failures": 0}
+        name = system.replace(":", "_")
         return FitJob(
-            domain=domain,
-            run_name=f"{domain}-12345678",
+            system=system,
+            run_name=f"{name}-12345678",
             storage_path=str(tmp_path / "runs"),
-            feature_files=tuple(files),
+            feature_files=tuple(map(tuple, files)),
             excluded=excluded,
             model=str(base),
             base_name="openai/whisper-base",
             lora=Lora(**{"rank": 4, "alpha": 8, **(lora or {})}),
             train=Train(**{**recipe, **train}),
+            baselines=Baselines(learning_rate=1e-3, last_layers=1),
             seed=7,
-            adapter_dir=str(tmp_path / "adapters" / domain),
-            curve_dir=str(tmp_path / "curves" / domain),
+            out_dir=str(tmp_path / "results" / name),
+            curve_dir=str(tmp_path / "curves" / name),
         )
 
     return make

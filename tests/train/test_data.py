@@ -7,7 +7,8 @@ import torch
 from train_tiny import END
 
 from das_lib.errors import DasError, StorageError
-from das_lib.train.data import FeatureData, split_off
+from das_lib.ids import utterance_id, version_id
+from das_lib.train.data import EqualShares, FeatureData, split_off
 from das_lib.train.labels import IGNORED
 
 
@@ -84,3 +85,29 @@ def test_a_row_of_the_wrong_length_is_named(make_features):
     pq.write_table(table.set_column(at, table.schema[at], [pa.array([b"\0" * 10] * 3)]), path)
     with pytest.raises(StorageError, match=r"row-000\d: encoded has 10 bytes.*need 3200"):
         list(FeatureData([path]).batches(0, 0, 3))
+
+
+def test_equal_shares_draw_every_batch_equally_and_all_of_the_largest(make_features):
+    parts = [FeatureData(make_features(n, name=f"d{n}")) for n in (9, 4)]
+
+    shares = EqualShares(parts)
+    order = [row["id"] for row in shares.rows(3, 1)]
+    assert len(order) == shares.num_rows == 18
+    large, small = order[::2], order[1::2]
+    assert sorted(large) == sorted(row["id"] for row in parts[0].rows(0, 0))
+    assert {small.count(i) for i in set(small)} == {2, 3}  # 9 draws of 4 rows
+    assert small[:4] != small[4:8]  # the second lap has an order of its own
+    assert order == [row["id"] for row in shares.rows(3, 1)]
+    assert order != [row["id"] for row in shares.rows(3, 2)]
+    assert len(list(shares.batches(3, 1, 4))) == shares.steps_per_epoch(4) == 5
+
+
+def test_versions_of_an_utterance_are_judged_by_or_learnt_together(tmp_path, make_features):
+    (path,) = make_features(12)
+    table = pq.read_table(path)
+    ids = [version_id(f"u{i // 3}", i % 3) for i in range(12)]
+    pq.write_table(table.set_column(0, "id", pa.array(ids)), path)
+    train, validation = split_off([path], 0.25, excluded=["u2"])
+    learnt, judging = ({row["id"] for row in d.rows(0, 0)} for d in (train, validation))
+    assert (len(learnt), len(judging)) == (6, 3)
+    assert {utterance_id(i) for i in learnt}.isdisjoint({utterance_id(i) for i in judging} | {"u2"})

@@ -8,9 +8,11 @@ import torch
 from train_tiny import ENGLISH, FRAMES, GERMAN, WIDTH
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
+from das_lib.config.tree import Augment
 from das_lib.errors import ModelError
+from das_lib.speech.augment import Augmenter
 from das_lib.testing import tiny_whisper
-from das_lib.train.features import EncodeFeatures
+from das_lib.train.features import EncodeFeatures, bytes_per_utterance
 from schemas.speech import FEATURES, SPEECH
 from schemas.validate import validate
 
@@ -109,3 +111,22 @@ def test_a_block_without_good_rows_gives_an_empty_table(base):
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(ModelError, match=r"name a Whisper model"):
         EncodeFeatures(tmp_path, "en")
+
+
+def test_log_mel_is_kept_where_the_encoder_trains_and_masks_come_before_the_encoder(base):
+    clip = noise(8000)
+    table = speech(("a", "Hi", flac(clip)))
+    (row,) = EncodeFeatures(base, "en", log_mel=True)(table).rows.to_pylist()
+    stored = np.frombuffer(row["encoded"], np.float16).reshape(row["frames"], row["width"])
+    extract = WhisperFeatureExtractor(feature_size=20, chunk_length=1)
+    samples = np.round(np.pad(clip, (0, 8000)) * 32768) / 32768
+    mel = extract(samples, sampling_rate=16000, return_tensors="np").input_features[0]
+    assert np.abs(stored - mel.T).max() < 2e-3
+    assert len(row["encoded"]) == bytes_per_utterance(base, log_mel=True)
+    masks = Augmenter(Augment(time_masks=3, mel_masks=2, mel_mask_bins=5), 0)
+    heard = {}
+    for name, options in {"all": {}, "masked": {"masks": masks}}.items():
+        (row,) = EncodeFeatures(base, "en", **options)(table).rows.to_pylist()
+        assert len(row["encoded"]) == bytes_per_utterance(base, log_mel=False)
+        heard[name] = row["encoded"]
+    assert heard["all"] != heard["masked"]

@@ -17,7 +17,7 @@ def test_a_job_ends_with_an_adapter_and_one_entry_of_history_an_epoch(make_featu
     assert (result["steps"], epochs) == (6, [1, 2])
     assert steps == [(s, 6) for s in range(1, 7)]
     assert [m["epoch"] for m in result["history"]] == [1, 2]
-    config = json.loads((Path(job.adapter_dir) / "adapter_config.json").read_text())
+    config = json.loads((Path(job.out_dir) / "adapter_config.json").read_text())
     assert (config["r"], config["base_model_name_or_path"]) == (8, "openai/whisper-base")
 
 
@@ -25,7 +25,7 @@ def test_a_job_that_goes_on_from_a_checkpoint_writes_the_same_adapter(
     make_features, make_job, tmp_path
 ):
     job = make_job(make_features(10))
-    stored = Path(job.adapter_dir) / "adapter_model.safetensors"
+    stored = Path(job.out_dir) / "adapter_model.safetensors"
     kept = tmp_path / "kept"
     kept.mkdir()
     fit(job, on_epoch=lambda f: f.save(kept) if f.epoch == 1 else None)
@@ -41,9 +41,9 @@ def test_what_is_excluded_is_not_learnt(make_features, make_job):
     files = make_features(10)
     losses = {}
     for name, excluded in {"all": (), "some": ("row-0001", "row-0004", "elsewhere")}.items():
-        job = make_job(files, domain=name, excluded=excluded, validation=0.2)
+        job = make_job(files, system=f"lora:{name}", excluded=excluded, validation=0.2)
         losses[name] = fit(job, on_epoch=lambda fitter: None)["history"][0]["loss"]
-        card = (Path(job.adapter_dir) / "README.md").read_text()
+        card = (Path(job.out_dir) / "README.md").read_text()
         count = 10 if name == "all" else 8
         assert f"{count - 2} utterances (train), 2 utterances (validation)" in card
     assert losses["all"] != losses["some"]

@@ -19,7 +19,7 @@ def fitter(base, files, *, rank=0, world=1, **train) -> Fitter:
     model = make_peft_model(load_base(base), LORA, 0)
     data, validation = split_off(files, recipe.validation)
     options = {"validation": validation, "rank": rank, "world": world}
-    return Fitter(model, data, recipe, seed=1, domain="music", **options)
+    return Fitter(model.base_model.model, data, recipe, seed=1, name="lora:music", **options)
 
 
 def weights(f: Fitter) -> dict[str, torch.Tensor]:
@@ -144,7 +144,7 @@ def test_a_state_of_another_recipe_is_refused(base, make_features, tmp_path):
 def test_a_loss_that_is_not_finite_names_step_domain_and_remedy(base, make_features):
     f = fitter(base, make_features(8))
     f._whisper.proj_out.weight.data[3] = float("nan")
-    with pytest.raises(DasError, match=r"domain music.*step 1 of 6.*lower train\.learning_rate"):
+    with pytest.raises(DasError, match=r"lora:music.*step 1 of 6.*lower train\.learning_rate"):
         f.run_epoch(0)
 
 

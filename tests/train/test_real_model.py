@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from das_lib.config.tree import Lora, Train, Tts
+from das_lib.config.tree import Baselines, Lora, Train, Tts
 from das_lib.errors import ModelError
 from das_lib.models import resolve_model
 from das_lib.speech.tts import SpeakTexts
@@ -65,17 +65,18 @@ def test_the_papers_adapter_has_786432_parameters_and_fits_cached_features(
     whisper_base, features, tmp_path
 ):
     job = FitJob(
-        domain="music",
+        system="lora:music",
         run_name="music-12345678",
         storage_path=str(tmp_path),
-        feature_files=tuple(features),
+        feature_files=(tuple(features),),
         excluded=(),
         model=str(whisper_base),
         base_name="openai/whisper-base",
         lora=Lora(),
         train=Train(learning_rate=1e-4, epochs=2, batch_size=8),
+        baselines=Baselines(),
         seed=0,
-        adapter_dir=str(tmp_path / "adapter"),
+        out_dir=str(tmp_path / "adapter"),
         curve_dir=str(tmp_path / "curve"),
     )
     trainable = []
@@ -86,7 +87,7 @@ def test_the_papers_adapter_has_786432_parameters_and_fits_cached_features(
     assert trainable == [786_432, 786_432]  # 6 layers x 2 attentions x (q, v) x 2 x 512 x 32
     first, last = result["history"]
     assert last["loss"] < 0.9 * first["loss"]
-    stock = PeftModel.from_pretrained(load_base(whisper_base), job.adapter_dir).eval()
+    stock = PeftModel.from_pretrained(load_base(whisper_base), job.out_dir).eval()
     batch = next(iter(FeatureData(features).batches(0, 0, 4)))
     call = {"encoder_outputs": (batch.encoded,), "decoder_input_ids": batch.inputs}
     with torch.no_grad():

@@ -24,16 +24,16 @@ def test_a_training_leaves_its_curve_and_says_what_was_done(
     job = make_job(make_features(10), validation=validation)
     for _ in range(2):  # a repeated training replaces its record
         result = fit(job, on_epoch=lambda fitter: None)
-    curve = pq.read_table(tmp_path / "curves" / "music" / "curve.parquet")
+    curve = pq.read_table(tmp_path / "curves" / "lora_music" / "curve.parquet")
     validate(curve, CURVE, id_column=None)
     history = result["history"]
     assert curve["loss"].to_pylist() == [m["loss"] for m in history]
     assert curve["validation_loss"].to_pylist() == [m.get("validation_loss") for m in history]
-    scalars = events(tmp_path / "curves" / "music")
+    scalars = events(tmp_path / "curves" / "lora_music")
     losses = {m["step"]: m["loss"] for m in history}
     assert scalars["train/loss"] == pytest.approx(losses)
     assert ("train/validation_loss" in scalars) == bool(validation)
-    card = (tmp_path / "adapters" / "music" / "README.md").read_text()
+    card = (tmp_path / "results" / "lora_music" / "README.md").read_text()
     front = yaml.safe_load(card.split("---")[1])
     assert (front["base_model"], front["library_name"]) == ("openai/whisper-base", "peft")
     assert "| `train.learning_rate` | `0.003` |" in card

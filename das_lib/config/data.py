@@ -1,0 +1,149 @@
+"""Sections that say what the adapters learn from: domains, texts, voices."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from das_lib.config.section import Fraction, Name, Pool, Range, Section, Span
+
+
+class Ray(Section):
+    """The local Ray that `das` starts; ignored on a cluster that already runs."""
+
+    num_cpus: Annotated[int, Field(ge=1)] | None = None
+    """Logical CPUs of a local Ray; null takes the machine's cores."""
+
+
+class Seed(Section):
+    """One seed instruction, with the paper's fields (section III-A)."""
+
+    use_case: str
+    """What the texts are for, e.g. "question generation in English"."""
+    skills: Annotated[tuple[str, ...], Field(min_length=1)]
+    """What a text has to draw on, e.g. "English singer", "English album name"."""
+    persona: str
+    """Who speaks, e.g. "teenager"."""
+    instruction: str
+    """The task itself, e.g. "generate chatbot questions related to music"."""
+
+
+class Domain(Section):
+    """A domain to adapt to: seed instructions for the LLM, or a file of one's own texts."""
+
+    name: Name
+    """Names the adapter, the folders and the columns."""
+    utterances: Annotated[int, Field(ge=2)]
+    """Texts wanted, those held out for testing included."""
+    held_out: Annotated[int, Field(ge=0)] = 0
+    """Texts kept out of training; spoken, they are the test set ``synthetic_<name>``."""
+    seeds: tuple[Seed, ...] = ()
+    """Seed instructions for the LLM."""
+    texts: str | None = None
+    """File of own texts (JSONL, CSV, Parquet or TXT; column ``text``); then no LLM runs."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Domain":
+        if bool(self.seeds) == bool(self.texts):
+            found = "both seeds and texts" if self.seeds else "neither seeds nor texts"
+            raise ValueError(
+                f"domain {self.name!r} has {found}; "
+                "give seeds for the LLM or a file in texts, one of the two"
+            )
+        if self.held_out >= self.utterances:
+            raise ValueError(
+                f"domain {self.name!r}: held_out={self.held_out} leaves nothing of "
+                f"utterances={self.utterances} to train on; lower held_out"
+            )
+        return self
+
+
+class Llm(Section):
+    """The language model that writes instructions and texts."""
+
+    engine: Literal["vllm", "fake"] = "vllm"
+    """``fake`` writes fixed phrases without a model, for tests."""
+    model: str = "meta-llama/Meta-Llama-3-70B-Instruct"
+    """Local folder or hub name."""
+    engine_kwargs: dict[str, Any] = Field(default={})
+    """Passed to vLLM as they are, e.g. ``tensor_parallel_size: 8``."""
+    engines: Annotated[int, Field(ge=1)] = 1
+    """vLLM engines side by side."""
+    num_cpus: Annotated[float, Field(gt=0)] = 1
+    """Logical CPUs of each engine's worker."""
+    num_gpus: Annotated[int, Field(ge=0)] = 0
+    """GPUs of each engine's worker; 0 runs on the CPU."""
+    batch_rows: Annotated[int, Field(ge=1)] = 32
+    """Prompts sent to an engine at once."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    """Sampling temperature."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Nucleus sampling."""
+    max_tokens: Annotated[int, Field(ge=16)] = 512
+    """Longest reply, tokens."""
+
+
+class Text(Section):
+    """From seed instructions to texts, and what a text must be."""
+
+    instructions_per_seed: Annotated[int, Field(ge=1)] = 100
+    """Tailored instructions that the LLM writes from each seed."""
+    texts_per_reply: Annotated[int, Field(ge=1, le=100)] = 20
+    """Texts asked for in one reply."""
+    min_words: Annotated[int, Field(ge=1)] = 3
+    """Shorter texts are rejected."""
+    max_words: Annotated[int, Field(ge=2)] = 40
+    """Longer texts are rejected."""
+
+
+class Tts(Section):
+    """The voice that speaks the texts."""
+
+    engine: Literal["piper", "coqui", "fake"] = "piper"
+    """``piper``: embedded ONNX voices; ``coqui``: any Coqui model; ``fake``: tones, for tests."""
+    voice: str = "en_US-joe-medium"
+    """Piper voice or .onnx file; Coqui model name or .onnx file of a VITS voice."""
+    speaker: str | None = None
+    """Speaker of a multi-speaker model."""
+    speed: Annotated[float, Field(ge=0.5, le=2)] = 1.0
+    """1 is the voice's own pace."""
+    pool: Pool = Pool()
+
+
+class Augment(Section):
+    """How the training speech is perturbed before the encoder hears it; the paper does not."""
+
+    part: Fraction = 0
+    """Part of the versions that are perturbed; the others stay as the voice spoke them."""
+    versions: Annotated[int, Field(ge=1, le=16)] = 1
+    """Versions of each utterance, each perturbed and encoded by itself."""
+    pace: Range = (0.85, 1.2)
+    """Played so many times as fast, the pitch with it: other voices, in effect."""
+    rt60_s: Range | None = (0.2, 0.7)
+    """Seconds in which the room's echo fades by 60 dB; null: no room."""
+    direct_db: Span = (0, 12)
+    """Level of the direct sound over the echo."""
+    snr_db: Span | None = (5, 20)
+    """Level of the speech over the noise; null: no noise."""
+    noises: Annotated[tuple[Literal["babble", "pink"], ...], Field(min_length=1)] = (
+        "babble",
+        "pink",
+    )
+    """Kinds of noise, each as often."""
+    time_masks: Annotated[int, Field(ge=0)] = 0
+    """Stretches of every version's log-mel that are blanked (SpecAugment)."""
+    time_mask_s: Annotated[float, Field(gt=0, le=5)] = 0.4
+    """Longest of them, seconds."""
+    mel_masks: Annotated[int, Field(ge=0)] = 0
+    """Bands of every version's log-mel that are blanked (SpecAugment)."""
+    mel_mask_bins: Annotated[int, Field(ge=1)] = 15
+    """Widest of them, mel bins."""
+
+    @property
+    def active(self) -> bool:
+        """Whether the encoder hears anything but the recordings themselves."""
+        return self.part > 0 or self.versions > 1 or self.masks
+
+    @property
+    def masks(self) -> bool:
+        """Whether parts of the log-mel are blanked."""
+        return self.time_masks + self.mel_masks > 0

@@ -1,0 +1,211 @@
+"""One step of a run, and the steps whose making needs more than a line."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from das_lib.config.tree import TRAIN_PLACEMENT, Config, Domain, TestSet
+from das_lib.corpus import manifest_fingerprint
+from das_lib.dataset import Dataset
+from das_lib.ids import content_hash
+from das_lib.storage import Folder, file_hash
+from das_lib.text.codec import prompts_fingerprint
+from das_lib.train.systems import ENCODER_DECODER, LORA, MULTI, baseline_systems, split_system
+from schemas.speech import FEATURES
+from schemas.text import INSTRUCTIONS, TEXTS
+from schemas.transcripts import CORPUS
+
+# What an LLM engine is told about placement does not change what it writes.
+PLACEMENT_KWARGS = frozenset(
+    {
+        "tensor_parallel_size",
+        "pipeline_parallel_size",
+        "gpu_memory_utilization",
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "enforce_eager",
+        "distributed_executor_backend",
+    }
+)
+
+
+SYNTHETIC = "synthetic_"
+
+
+def synthetic_set(domain: str) -> str:
+    """The test set of a domain's held-out texts, spoken."""
+    return f"{SYNTHETIC}{domain}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One dataset or adapter to make."""
+
+    stage: str
+    name: str
+    params: dict[str, Any]
+    schema: pa.Schema | None = None
+    """None for an adapter: its folder holds weights, and its rows are those it learnt from."""
+    deps: tuple["Step", ...] = field(default=())
+
+    @cached_property
+    def hash(self) -> str:
+        """What determines the content, in eight hex digits."""
+        return content_hash(self.config)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What determines the content, as ``config.json`` shows it."""
+        version = (self.schema.metadata or {})[b"version"].decode() if self.schema else "1"
+        return {
+            "stage": self.stage,
+            "name": self.name,
+            "schema_version": version,
+            "params": self.params,
+            "reads": {f"{dep.stage}/{dep.name}": dep.hash for dep in self.deps},
+        }
+
+    @property
+    def path(self) -> str:
+        """Where the step writes, below the run's output."""
+        return f"{self.stage}/{self.name}-{self.hash}"
+
+    def folder(self, output: Folder) -> Folder:
+        """Where the step writes."""
+        return output / self.path
+
+    def dataset(self, output: Folder) -> Dataset:
+        """The step's dataset."""
+        schema = self.schema if self.schema is not None else pa.schema([])
+        return Dataset(self.folder(output), schema, self.stage, self.name)
+
+
+def llm_params(config: Config) -> dict[str, Any]:
+    """What determines a reply of the LLM."""
+    return config.llm.model_dump(
+        include={"engine", "model", "temperature", "top_p", "max_tokens"}
+    ) | {
+        "engine_kwargs": {
+            key: value
+            for key, value in config.llm.engine_kwargs.items()
+            if key not in PLACEMENT_KWARGS
+        },
+        "prompts": prompts_fingerprint(),
+    }
+
+
+def heard_params(config: Config) -> dict[str, Any]:
+    """What determines the features of an utterance."""
+    augment = {"augment": config.augment.model_dump(mode="json"), "seed": config.seed}
+    return {"asr": config.asr.model_dump(), **(augment if config.augment.active else {})}
+
+
+def fit_params(config: Config) -> dict[str, Any]:
+    """The recipe of a training."""
+    return config.train.model_dump(exclude=set(TRAIN_PLACEMENT))
+
+
+def baseline_steps(
+    config: Config,
+    speech: Mapping[str, Step],
+    features: Mapping[str, Step],
+    excluded: Mapping[str, Sequence[str]],
+) -> tuple[dict[str, Step], dict[str, Step]]:
+    """Log-mel spectrograms by domain, where the encoder trains, and the baselines by system.
+
+    Args:
+        config: The run.
+        speech: By domain.
+        features: By domain.
+        excluded: Ids of texts that must not be learnt, by domain.
+    """
+    names = list(features)
+    spectrograms: dict[str, Step] = {}
+    baselines: dict[str, Step] = {}
+    for system in baseline_systems(config.baselines.methods, names):
+        method, learnt = split_system(system)
+        domains = names if learnt == MULTI else [learnt]
+        source = features
+        if method == ENCODER_DECODER:
+            source = spectrograms
+            spectrograms |= {
+                name: Step(
+                    stage="spectrograms",
+                    name=name,
+                    params=heard_params(config),
+                    schema=FEATURES,
+                    deps=(speech[name],),
+                )
+                for name in domains
+            }
+        own = config.lora if method == LORA else config.baselines
+        left_out = sorted({i for name in domains for i in excluded.get(name, ())})
+        baselines[system] = Step(
+            stage="baselines",
+            name=system.replace(":", "_"),
+            params={
+                "system": system,
+                "recipe": own.model_dump(mode="json", exclude={"methods"}),
+                "train": fit_params(config),
+                "seed": config.seed,
+                **({"excluded": left_out} if left_out else {}),
+            },
+            deps=tuple(source[name] for name in domains),
+        )
+    return spectrograms, baselines
+
+
+def instructions_step(config: Config, domain: Domain, llm: dict[str, Any]) -> Step:
+    """Tailored instructions from a domain's seeds."""
+    return Step(
+        stage="instructions",
+        name=domain.name,
+        params={
+            "seeds": [seed.model_dump(mode="json") for seed in domain.seeds],
+            "instructions_per_seed": config.text.instructions_per_seed,
+            "llm": llm,
+            "seed": config.seed,
+        },
+        schema=INSTRUCTIONS,
+    )
+
+
+def texts_step(config: Config, domain: Domain, replies: Step | None) -> Step:
+    """A domain's texts, from the LLM's replies or a file of one's own.
+
+    Raises:
+        DasError: the file is missing.
+    """
+    params: dict[str, Any] = {
+        "utterances": domain.utterances,
+        "held_out": domain.held_out,
+        "min_words": config.text.min_words,
+        "max_words": config.text.max_words,
+    }
+    if domain.texts is not None:
+        params["texts"] = file_hash(domain.texts)
+    return Step(
+        stage="texts",
+        name=domain.name,
+        params=params,
+        schema=TEXTS,
+        deps=(replies,) if replies else (),
+    )
+
+
+def corpus_step(test_set: TestSet) -> Step:
+    """Recordings that a manifest lists.
+
+    Raises:
+        DasError: the manifest cannot be read.
+    """
+    domain = {} if test_set.domain is None else {"domain": test_set.domain}
+    return Step(
+        stage="corpus",
+        name=test_set.name,
+        params={"manifest": manifest_fingerprint(test_set.manifest), **domain},
+        schema=CORPUS,
+    )

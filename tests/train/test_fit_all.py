@@ -1,0 +1,58 @@
+"""Ray Train around the fitting: parallel domains, a failure, and going on from a checkpoint."""
+
+from pathlib import Path
+
+import pytest
+
+from das_lib.errors import DasError, StorageError
+from das_lib.train.job import FitJob, fit
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def test_a_failed_training_is_named_and_the_others_finish(two_cpus, make_features, make_job):
+    from ray_jobs.fit import fit_all
+
+    good = make_job(make_features(10, name="good"), system="lora:music")
+    (broken,) = make_features(10, name="bad")
+    Path(broken).write_bytes(Path(broken).read_bytes()[:200])
+    few = make_job(make_features(3, name="few"), system="lora:weather", max_failures=2)
+    seen: list[tuple[str, int, int]] = []
+    results = fit_all(
+        [make_job([broken], system="ft-decoder:sports"), good, few],
+        2,
+        lambda system, step, total, metrics: seen.append((system, step, total)),
+    )
+    assert isinstance(results["ft-decoder:sports"], StorageError)
+    assert "bad-0.parquet" in str(results["ft-decoder:sports"])
+    assert isinstance(results["lora:weather"], DasError)
+    assert "train.batch_size=4 is more than the 3 utterances" in str(results["lora:weather"])
+    assert isinstance(results["lora:music"], dict)
+    assert [m["epoch"] for m in results["lora:music"]["history"]] == [1, 2]
+    assert seen[-1] == ("lora:music", 6, 6) or ("lora:music", 6, 6) in seen
+    assert (Path(good.out_dir) / "adapter_model.safetensors").is_file()
+    assert not Path(few.out_dir).exists()
+
+
+def test_two_workers_equal_one_and_a_second_call_repeats_nothing(two_cpus, make_features, make_job):
+    from ray_jobs.fit import fit_all
+
+    files = make_features(9)
+    alone: FitJob = make_job(files, system="lora:alone")
+    expected = fit(alone, on_epoch=lambda fitter: None)
+    job = make_job(files, system="lora:pair", workers_per_domain=2)
+    results = fit_all([job], 1, lambda *_: None)["lora:pair"]
+    assert isinstance(results, dict)
+    losses = [m["loss"] for m in results["history"]]
+    assert losses == pytest.approx([m["loss"] for m in expected["history"]], abs=1e-5)
+    again = fit_all([job], 1, lambda *_: None)["lora:pair"]
+    assert again == results  # the same seconds, too: no epoch ran again
+    assert watchdogs_that_could_not_ask() == []
+
+
+def watchdogs_that_could_not_ask():
+    """Logs of controllers whose watchdog hung on a State API that is not this cluster's."""
+    from ray._private.worker import global_worker
+
+    logs = Path(global_worker.node.get_logs_dir_path()).glob("worker-*.err")
+    return [log for log in logs if "Failed to stop PlacementGroupCleaner" in log.read_text()]

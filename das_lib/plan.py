@@ -18,6 +18,8 @@ from das_lib.steps import (
     fit_params,
     heard_params,
     instructions_step,
+    learnt_from,
+    left_out,
     llm_params,
     synthetic_set,
     texts_step,
@@ -151,9 +153,9 @@ def build_plan(config: Config, excluded: Mapping[str, Sequence[str]] | None = No
                 "lora": config.lora.model_dump(mode="json"),
                 "train": fit_params(config),
                 "seed": config.seed,
-                **({"excluded": list(excluded[name])} if name in excluded else {}),
+                **left_out(config, excluded, [name]),
             },
-            deps=(features[name],),
+            deps=learnt_from(config, features, [name]),
         )
         for name in names
     }

@@ -108,6 +108,23 @@ def fit_params(config: Config) -> dict[str, Any]:
     return config.train.model_dump(exclude=set(TRAIN_PLACEMENT))
 
 
+def learnt_from(
+    config: Config, features: Mapping[str, Step], domains: Sequence[str]
+) -> tuple[Step, ...]:
+    """What a training reads: the domains that it learns, and the others where they anchor it."""
+    others = [name for name in features if name not in domains] if config.train.anchor else []
+    return tuple(features[name] for name in (*domains, *others))
+
+
+def left_out(
+    config: Config, excluded: Mapping[str, Sequence[str]], domains: Sequence[str]
+) -> dict[str, list[str]]:
+    """The parameter of a training that names what it must not read, where there is any."""
+    read = excluded if config.train.anchor else domains
+    ids = sorted({i for name in read for i in excluded.get(name, ())})
+    return {"excluded": ids} if ids else {}
+
+
 def baseline_steps(
     config: Config,
     speech: Mapping[str, Step],
@@ -139,10 +156,9 @@ def baseline_steps(
                     schema=FEATURES,
                     deps=(speech[name],),
                 )
-                for name in domains
+                for name in (names if config.train.anchor else domains)
             }
         own = config.lora if method == LORA else config.baselines
-        left_out = sorted({i for name in domains for i in excluded.get(name, ())})
         baselines[system] = Step(
             stage="baselines",
             name=system.replace(":", "_"),
@@ -151,9 +167,9 @@ def baseline_steps(
                 "recipe": own.model_dump(mode="json", exclude={"methods"}),
                 "train": fit_params(config),
                 "seed": config.seed,
-                **({"excluded": left_out} if left_out else {}),
+                **left_out(config, excluded, domains),
             },
-            deps=tuple(source[name] for name in domains),
+            deps=learnt_from(config, source, domains),
         )
     return spectrograms, baselines
 

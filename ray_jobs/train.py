@@ -24,7 +24,7 @@ from das_lib.steps import Step
 from das_lib.train.features import EncodeFeatures, bytes_per_utterance
 from das_lib.train.job import FitJob
 from das_lib.train.leaks import REASON
-from das_lib.train.systems import LORA, result_folder, system_name
+from das_lib.train.systems import LORA, MULTI, result_folder, split_system, system_name
 from ray_jobs.fit import fit_all
 from ray_jobs.flow import OneOutput, pending_items, run_items
 from ray_jobs.run import Run
@@ -45,20 +45,17 @@ def train(run: Run) -> None:
     sources = encode(run, [dep for system in todo for dep in steps[system].deps])
     started = time.monotonic()
     jobs = [
-        fit_job(
-            run, system, steps[system], [sources[dep.path] for dep in steps[system].deps], dataset
-        )
-        for system, dataset in todo.items()
+        fit_job(run, system, steps[system], sources, dataset) for system, dataset in todo.items()
     ]
     rows = {
-        system: sum(sources[dep.path].summary().rows_out for dep in steps[system].deps)
+        system: sum(sources[dep.path].summary().rows_out for dep in learnt(system, steps[system]))
         for system in todo
     }
     failed = fit(run, jobs, rows)
     fitted = {system: dataset for system, dataset in todo.items() if system not in failed}
     reasons = {}
     for system in fitted:
-        ids = [i for dep in steps[system].deps for i in _ids(sources[dep.path])]
+        ids = [i for dep in learnt(system, steps[system]) for i in _ids(sources[dep.path])]
         left_out = sum(utterance_id(i) in excluded_ids(steps[system]) for i in ids)
         if left_out:
             reasons[system] = {REASON: left_out}
@@ -146,13 +143,24 @@ def excluded_ids(step: Step) -> tuple[str, ...]:
     return tuple(step.params.get("excluded", ()))
 
 
-def fit_job(run: Run, system: str, step: Step, sources: list[Dataset], result: Dataset) -> FitJob:
+def learnt(system: str, step: Step) -> list[Step]:
+    """What a training learns from; the rest of what it reads anchors it."""
+    _, domain = split_system(system)
+    return [dep for dep in step.deps if domain in (dep.name, MULTI)]
+
+
+def fit_job(
+    run: Run, system: str, step: Step, sources: Mapping[str, Dataset], result: Dataset
+) -> FitJob:
     """What a training's Ray Train run is told."""
+    files = {dep.path: tuple(sources[dep.path].files()) for dep in step.deps}
+    own = [dep.path for dep in learnt(system, step)]
     return FitJob(
         system=system,
         run_name=f"{step.name}-{step.hash}",
         storage_path=str(run.output / "train"),
-        feature_files=tuple(tuple(source.files()) for source in sources),
+        feature_files=tuple(files[path] for path in own),
+        anchor_files=tuple(files[path] for path in files if path not in own),
         excluded=excluded_ids(step),
         model=run.config.asr.model,
         base_name=run.config.asr.model,

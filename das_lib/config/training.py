@@ -53,6 +53,11 @@ class Train(Section):
     """Part of the steps in which the learning rate rises from 0; it then falls linearly to 0."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0
     """Probability that the loss spreads over all tokens alike."""
+    anchor: Annotated[float, Field(ge=0)] = 0
+    """Pull towards the base on the other domains' utterances, half a batch of them a step: weight
+    of a token's KL divergence beside a learnt token's loss. The adapter then depends on them."""
+    interpolation: Annotated[float, Field(gt=0, le=1)] = 1
+    """Part of the way from the base to what was learnt that is kept at the end (WiSE-FT)."""
     validation: Annotated[float, Field(ge=0, le=0.5)] = 0
     """Part of the utterances kept back to judge each epoch by; the best epoch's adapter is kept."""
     patience: Annotated[int, Field(ge=1)] | None = None

@@ -106,6 +106,11 @@ class Config(Section):
         reserved = {"multi": "what is learnt from all domains", UNRELATED: "what is of none"}
         for name in reserved.keys() & {domain.name for domain in self.domains}:
             raise ValueError(f"domains: {name!r} names {reserved[name]}; rename the domain")
+        if self.train.anchor and len(self.domains) < 2:
+            raise ValueError(
+                f"train.anchor={self.train.anchor:g} with one domain: the base is kept to on the "
+                "utterances of the others; add a domain or set anchor to 0"
+            )
         if self.adml.tau == "auto":
             if self.adml.strategy != "adml":
                 raise ValueError(

@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -90,13 +90,7 @@ class TrainingData(ABC):
         self, seed: int, epoch: int, batch_size: int, rank: int = 0, world: int = 1
     ) -> Iterator[Batch]:
         """This worker's part of each global batch of an epoch."""
-        mine: list[dict[str, Any]] = []
-        for number, row in enumerate(self.rows(seed, epoch)):
-            if number % batch_size % world == rank:
-                mine.append(row)
-            if (number + 1) % batch_size == 0 or number + 1 == self.num_rows:
-                yield collate(mine)
-                mine = []
+        return deal(self.rows(seed, epoch), batch_size, rank, world)
 
 
 class EqualShares(TrainingData):
@@ -190,6 +184,12 @@ class FeatureData(TrainingData):
                 window = []
         if window:
             yield window
+
+
+def deal(rows: Iterator[dict[str, Any]], batch_size: int, rank: int, world: int) -> Iterator[Batch]:
+    """One worker's part of each global batch; the last global batch may be smaller."""
+    while whole := list(islice(rows, batch_size)):
+        yield collate(whole[rank::world])
 
 
 def split_off(

@@ -10,7 +10,8 @@ where the products on the right have T rows in place of S (the order in which De
 its up-projections). The values are those of the plain order up to rounding, and so are the
 gradients of every weight; none is lost, as the frozen encoder's output needs none.
 
-Shape suffixes: B utterances, T tokens, S encoder frames, D model width, H heads, E head width.
+Shape suffixes: B utterances, T tokens, N text tokens, V vocabulary, S encoder frames, D model
+width, H heads, E head width.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from das_lib.train.data import Batch
+from das_lib.train.labels import IGNORED
+
 if TYPE_CHECKING:
+    from transformers import WhisperForConditionalGeneration
     from transformers.models.whisper.modeling_whisper import WhisperDecoder
 
 
@@ -46,6 +51,24 @@ def decode(
         y_BTF = _drop(y_BTF, config.activation_dropout, training)
         x_BTD = x_BTD + _drop(m.fc2(y_BTF), config.dropout, training)
     return decoder.layer_norm(x_BTD)
+
+
+def text_logits(
+    whisper: "WhisperForConditionalGeneration", batch: Batch, *, encode: bool = False
+) -> torch.Tensor:
+    """Logits at the positions that answer with text or end of text. [N, V].
+
+    Args:
+        whisper: The model, with or without an adapter in its modules.
+        batch: Encoder output, or log-mel with ``encode``, and tokens.
+        encode: Run the model's encoder first.
+    """
+    model: Any = whisper
+    encoded_BSD = batch.encoded
+    if encode:  # [B, frames, mel bins]
+        encoded_BSD = model.model.encoder(encoded_BSD.mT).last_hidden_state
+    hidden_BTD = decode(model.model.decoder, encoded_BSD, batch.inputs)
+    return model.proj_out(hidden_BTD[batch.targets != IGNORED])
 
 
 def _self_attention(attention: Any, x_BTD: torch.Tensor) -> torch.Tensor:

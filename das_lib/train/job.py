@@ -11,6 +11,8 @@ import torch
 from das_lib.config.tree import Baselines, Lora, Train
 from das_lib.models import resolve_model
 from das_lib.storage import Folder
+from das_lib.train.anchor import Anchor
+from das_lib.train.base import load_base
 from das_lib.train.data import EqualShares, InTurn, TrainingData, split_off
 from das_lib.train.loop import Fitter
 from das_lib.train.methods import make_trainee
@@ -30,6 +32,8 @@ class FitJob:
     """Folder of the runs' checkpoints, local or s3://."""
     feature_files: tuple[tuple[str, ...], ...]
     """FEATURES files of each domain that is learnt from; log-mel where the encoder trains."""
+    anchor_files: tuple[tuple[str, ...], ...]
+    """FEATURES files of each domain on which it is kept near the base (``train.anchor``)."""
     excluded: tuple[str, ...]
     """Ids of utterances that are not learnt from; see `das_lib.train.leaks`."""
     model: str
@@ -89,14 +93,22 @@ def fit(
         trainee = make_trainee(
             method, base, job.base_name, job.lora, job.baselines, job.seed, Path(scratch)
         )
+        encode = method == ENCODER_DECODER
+        anchor = None
+        if job.train.anchor and job.anchor_files:
+            parts = [split_off([*f], 0, job.excluded)[0] for f in job.anchor_files]
+            half = -(-job.train.batch_size // 2)
+            weight, others = job.train.anchor, EqualShares(parts)
+            anchor = Anchor(load_base(base), others, weight, half, encode=encode)
         fitter = Fitter(
             trainee.whisper,
             data,
             recipe,
             seed=job.seed,
             name=job.system,
-            encode=method == ENCODER_DECODER,
+            encode=encode,
             validation=validation,
+            anchor=anchor,
             device=device,
             rank=rank,
             world=world,
@@ -127,7 +139,7 @@ def fit(
             )
             target = Folder(job.out_dir)
             folder = Path(target.url) if target.is_local else Path(scratch) / "out"
-            trainee.save(folder, card)
+            trainee.save(folder, card, job.train.interpolation)
             if not target.is_local:
                 target.upload(folder)
     return result

@@ -8,7 +8,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,9 @@ from torch.nn.functional import cross_entropy
 
 from das_lib.config.tree import Train
 from das_lib.errors import DasError
+from das_lib.train.anchor import Anchor
 from das_lib.train.data import Batch, TrainingData
-from das_lib.train.forward import decode
+from das_lib.train.forward import text_logits
 from das_lib.train.labels import IGNORED
 from das_lib.train.systems import LORA, split_system
 
@@ -55,6 +57,7 @@ class Fitter:
         name: str,
         encode: bool = False,
         validation: TrainingData | None = None,
+        anchor: Anchor | None = None,
         device: str | torch.device = "cpu",
         rank: int = 0,
         world: int = 1,
@@ -66,6 +69,7 @@ class Fitter:
             whisper: The model; its weights that require a gradient are trained.
             data: The utterances.
             validation: Rows to judge each epoch by, none of them in ``data``.
+            anchor: Holds the model near the base while it learns.
             train: Recipe.
             seed: Of the data order and of dropout, where the base has any.
             name: The system, such as ``lora:music``, for errors.
@@ -81,6 +85,7 @@ class Fitter:
         model: Any = whisper
         self._whisper, self._data, self._train = model.to(device).train(), data, train
         self._validation = validation
+        self._anchor = None if anchor is None else anchor.to(device)
         self._seed, self._name, self._device, self._encode = seed, name, device, encode
         self._rank, self._world, self._on_step = rank, world, on_step
         self._weights = {n: w for n, w in whisper.named_parameters() if w.requires_grad}
@@ -134,15 +139,18 @@ class Fitter:
         batches = self._data.batches(
             self._seed, epoch, self._train.batch_size, self._rank, self._world
         )
+        anchors: Iterator[Batch | None] = repeat(None)
+        if self._anchor is not None:
+            anchors = self._anchor.batches(self._seed, epoch, self._rank, self._world)
         with torch.random.fork_rng():
             # Dropout depends on the place in training alone, so a resumed run repeats it.
             place = np.random.SeedSequence([self._seed, epoch, self._rank])
             torch.manual_seed(int(place.generate_state(1)[0]))
-            for batch in batches:
+            for batch, other in zip(batches, anchors, strict=False):  # anchors have no end
                 rate = learning_rate(
                     self.step, self.total_steps, self._train.learning_rate, self._train.warmup
                 )
-                batch_loss, batch_tokens = self._one_step(batch.to(self._device), rate)
+                batch_loss, batch_tokens = self._one_step(batch.to(self._device), other, rate)
                 loss_sum, tokens = loss_sum + batch_loss, tokens + batch_tokens
                 if self._on_step is not None:
                     self._on_step(self.step, self.total_steps, batch_loss / batch_tokens)
@@ -178,13 +186,18 @@ class Fitter:
         loss_sum, tokens = totals.tolist()
         return loss_sum / tokens
 
-    def _one_step(self, batch: Batch, rate: float) -> tuple[float, float]:
-        """One optimiser step; returns the global batch's summed loss and its tokens."""
+    def _one_step(self, batch: Batch, other: Batch | None, rate: float) -> tuple[float, float]:
+        """One optimiser step; returns the global batch's summed loss and its tokens.
+
+        The anchor's divergence on ``other`` adds to the gradient and not to the loss returned.
+        """
         self._optimizer.zero_grad(set_to_none=True)
         loss_sum = torch.zeros((), device=self._device)
         if batch.num_rows:
             loss_sum = self._loss_sum(batch, smoothing=self._train.label_smoothing)
             loss_sum.backward()
+        if self._anchor is not None and other is not None and other.num_rows:
+            self._anchor.loss_sum(self._whisper, other.to(self._device)).backward()
         totals = torch.stack([loss_sum.detach(), (batch.targets != IGNORED).sum().float()])
         gradients = [
             torch.zeros_like(w) if w.grad is None else w.grad for w in self._weights.values()
@@ -212,16 +225,10 @@ class Fitter:
         return loss, tokens
 
     def _loss_sum(self, batch: Batch, *, smoothing: float) -> torch.Tensor:
-        """Cross-entropy summed over the text and end-of-text tokens; the encoder does not run."""
-        encoded_BSD = batch.encoded
-        if self._encode:  # [B, T, F] log-mel
-            encoded_BSD = self._whisper.model.encoder(encoded_BSD.mT).last_hidden_state
-        hidden_BTD = decode(self._whisper.model.decoder, encoded_BSD, batch.inputs)
-        predicted = batch.targets != IGNORED
-        logits_NV = self._whisper.proj_out(hidden_BTD[predicted])
-        return cross_entropy(
-            logits_NV, batch.targets[predicted], reduction="sum", label_smoothing=smoothing
-        )
+        """Cross-entropy summed over the text and end-of-text tokens."""
+        logits_NV = text_logits(self._whisper, batch, encode=self._encode)
+        answers_N = batch.targets[batch.targets != IGNORED]
+        return cross_entropy(logits_NV, answers_N, reduction="sum", label_smoothing=smoothing)
 
     def state_dict(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Tensors (weights, AdamW moments, the best epoch's weights) and the place in training."""

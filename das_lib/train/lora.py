@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from das_lib.config.tree import Lora
 from das_lib.errors import DasError, ModelError
@@ -81,7 +82,12 @@ def save_initial(model: "PeftModel", init_dir: Path) -> None:
 
 
 def save_adapter(
-    model: "PeftModel", init_dir: Path, out_dir: Path, base_name: str, card: str
+    model: "PeftModel",
+    init_dir: Path,
+    out_dir: Path,
+    base_name: str,
+    card: str,
+    part: float = 1,
 ) -> None:
     """Store the adapter as float32 safetensors that stock PEFT loads on the stock base.
 
@@ -91,6 +97,7 @@ def save_adapter(
         out_dir: Appears whole or not at all; an older folder of that name is replaced.
         base_name: The base as the user names it, e.g. openai/whisper-base.
         card: README.md of the folder.
+        part: Of the change of the base's weights that is kept.
     """
     config: Any = model.peft_config["default"]
     is_pissa = config.init_lora_weights == "pissa"
@@ -103,6 +110,10 @@ def save_adapter(
                 save_embedding_layers=False,
                 path_initial_model_for_weight_conversion=str(init_dir) if is_pissa else None,
             )
+        if part != 1:  # (B A) part = (B part) A, of a PiSSA adapter that has become plain LoRA too
+            weights = folder / "adapter_model.safetensors"
+            tensors = {n: part * t if "lora_B" in n else t for n, t in load_file(weights).items()}
+            save_file(tensors, weights, metadata={"format": "pt"})
         # Written here and not through PEFT, which would look the name up on the hub.
         file = folder / "adapter_config.json"
         values = {**json.loads(file.read_text()), "base_model_name_or_path": base_name}

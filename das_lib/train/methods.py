@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from das_lib.adml.checkpoint import write_checkpoint
 from das_lib.config.tree import Baselines, Lora
 from das_lib.errors import DasError
@@ -33,9 +35,9 @@ class Trainee:
     """A model whose free weights are those that require a gradient."""
 
     whisper: "WhisperForConditionalGeneration"
-    save: Callable[[Path, str], None]
+    save: Callable[[Path, str, float], None]
     """Writes the result to a folder, which appears whole or not at all, with a README of this
-    text."""
+    text; the last argument is the part of the way from the base that is kept."""
 
 
 def make_trainee(
@@ -69,14 +71,14 @@ def make_trainee(
         save_initial(model, initial)
         return Trainee(
             model.base_model.model,
-            lambda folder, card: save_adapter(model, initial, folder, base_name, card),
+            lambda folder, card, part: save_adapter(model, initial, folder, base_name, card, part),
         )
     whisper.requires_grad_(False)
     for part in _free(method, whisper, baselines):
         part.requires_grad_(True)
     # A table of sines, which the stock model never trains.
     whisper.model.encoder.embed_positions.requires_grad_(False)
-    return Trainee(whisper, lambda folder, card: _save(whisper, base, folder, card))
+    return Trainee(whisper, lambda folder, card, part: _save(whisper, base, folder, card, part))
 
 
 def _free(method: str, whisper: Any, baselines: Baselines) -> list[Any]:
@@ -97,7 +99,11 @@ def _free(method: str, whisper: Any, baselines: Baselines) -> list[Any]:
     raise DasError(f"{method!r} is no method of training; choose one of das_lib.train.methods")
 
 
-def _save(whisper: Any, base: Path, out: Path, card: str) -> None:
+def _save(whisper: Any, base: Path, out: Path, card: str, part: float) -> None:
+    tensors = whisper.state_dict()
+    if part < 1:
+        start = load_base(base).state_dict()
+        tensors = {n: torch.lerp(start[n], w.detach().cpu(), part) for n, w in tensors.items()}
     with whole_folder(out) as folder:
-        write_checkpoint(base, whisper.state_dict(), folder)
+        write_checkpoint(base, tensors, folder)
         (folder / "README.md").write_text(card)

@@ -23,9 +23,17 @@ def base(tmp_path_factory) -> Path:
 
 
 def write_rows(
-    folder: Path, rows: int, frames: int, width: int, *, files: int, rows_per_group: int, name: str
+    folder: Path,
+    rows: int,
+    frames: int,
+    width: int,
+    *,
+    files: int,
+    rows_per_group: int,
+    name: str,
+    seed: int = 0,
 ) -> list[str]:
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     prompt = [START, ENGLISH, TASK, NO_TIMESTAMPS]
     table = [
         {
@@ -51,8 +59,10 @@ def write_rows(
 def make_features(tmp_path) -> MakeFeatures:
     """Rows of encoder output."""
 
-    def make(rows: int, *, files: int = 1, rows_per_group: int = 4, name: str = "f") -> list[str]:
-        options = {"files": files, "rows_per_group": rows_per_group, "name": name}
+    def make(
+        rows: int, *, files: int = 1, rows_per_group: int = 4, name: str = "f", seed: int = 0
+    ) -> list[str]:
+        options = {"files": files, "rows_per_group": rows_per_group, "name": name, "seed": seed}
         return write_rows(tmp_path, rows, FRAMES, WIDTH, **options)
 
     return make
@@ -72,7 +82,13 @@ def make_spectrograms(tmp_path) -> MakeFeatures:
 @pytest.fixture
 def make_job(base, tmp_path) -> Callable[..., FitJob]:
     def make(
-        *files: list[str], system: str = "lora:music", lora=None, excluded=(), base=base, **train
+        *files: list[str],
+        system: str = "lora:music",
+        lora=None,
+        excluded=(),
+        anchor=(),
+        weight=0,
+        **train,
     ) -> FitJob:
         recipe = {"learning_rate": 3e-3, "epochs": 2, "batch_size": 4, "max_failures": 0}
         name = system.replace(":", "_")
@@ -81,11 +97,12 @@ def make_job(base, tmp_path) -> Callable[..., FitJob]:
             run_name=f"{name}-12345678",
             storage_path=str(tmp_path / "runs"),
             feature_files=tuple(map(tuple, files)),
+            anchor_files=tuple(map(tuple, anchor)),
             excluded=excluded,
             model=str(base),
             base_name="openai/whisper-base",
             lora=Lora(**{"rank": 4, "alpha": 8, **(lora or {})}),
-            train=Train(**{**recipe, **train}),
+            train=Train(**{**recipe, "anchor": weight, **train}),
             baselines=Baselines(learning_rate=1e-3, last_layers=1),
             seed=7,
             out_dir=str(tmp_path / "results" / name),

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from transformers import WhisperForConditionalGeneration
 
 from das_lib.adml import Fixed, Transcriber
 from das_lib.config.tree import Baselines, Lora
 from das_lib.errors import DasError
+from das_lib.train.base import load_base
 from das_lib.train.data import FeatureData
+from das_lib.train.forward import text_logits
 from das_lib.train.job import fit
 from das_lib.train.methods import make_trainee
 
@@ -102,3 +105,44 @@ def test_a_training_on_all_domains_learns_from_each(base, make_features, make_jo
         "9 utterances (train), 3 utterances (validation)"
         in (Path(job.out_dir) / "README.md").read_text()
     )
+
+
+@pytest.mark.parametrize("system", ["lora:music", "ft-decoder:music"])
+@pytest.mark.parametrize("init", ["pissa", "default"])
+def test_interpolation_keeps_a_part_of_the_way_from_the_base(
+    base, make_features, make_job, tmp_path, system, init
+):
+    files, changes = make_features(8), {}
+    for part in (1, 0.25):
+        job = make_job(files, system=system, interpolation=part, lora={"init": init})
+        fit(job, on_epoch=lambda fitter: None)
+        model = load_base(base)
+        if system.startswith("lora"):
+            model = PeftModel.from_pretrained(model, job.out_dir).merge_and_unload()
+        else:
+            model = load_base(Path(job.out_dir))
+        before = weights(base)
+        changes[part] = {n: w - before[n] for n, w in model.state_dict().items()}
+    assert max(c.abs().max() for c in changes[1].values()) > 1e-3
+    for name, change in changes[1].items():
+        torch.testing.assert_close(changes[0.25][name], 0.25 * change, atol=1e-6, rtol=1e-4)
+
+
+def test_an_anchor_keeps_the_model_near_the_base_on_other_utterances(base, make_features, make_job):
+    files, others = make_features(8, name="own"), make_features(6, name="others", seed=1)
+    probe = next(iter(FeatureData(others).batches(0, 0, 6)))
+    with torch.no_grad():
+        wanted = text_logits(load_base(base), probe).log_softmax(-1)
+    distance, losses = {}, {}
+    for weight in (0, 3):
+        anchor = [others] if weight else []
+        job = make_job(files, epochs=15, learning_rate=1e-2, anchor=anchor, weight=weight)
+        losses[weight] = fit(job, on_epoch=lambda fitter: None)["history"][-1]["loss"]
+        model = PeftModel.from_pretrained(load_base(base), job.out_dir).merge_and_unload()
+        with torch.no_grad():
+            found = text_logits(model, probe).log_softmax(-1)
+        distance[weight] = (wanted.exp() * (wanted - found)).sum(-1).mean().item()
+    assert distance[3] < 0.5 * distance[0]
+    assert losses[0] != losses[3]
+    first = fit(make_job(files, epochs=1), on_epoch=lambda fitter: None)["history"][0]["loss"]
+    assert losses[3] < first, "it still learns"

@@ -69,6 +69,7 @@ def test_the_papers_adapter_has_786432_parameters_and_fits_cached_features(
         run_name="music-12345678",
         storage_path=str(tmp_path),
         feature_files=(tuple(features),),
+        anchor_files=(),
         excluded=(),
         model=str(whisper_base),
         base_name="openai/whisper-base",

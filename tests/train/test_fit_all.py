@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import psutil
 import pytest
 
 from das_lib.errors import DasError, StorageError
@@ -48,6 +49,32 @@ def test_two_workers_equal_one_and_a_second_call_repeats_nothing(two_cpus, make_
     again = fit_all([job], 1, lambda *_: None)["lora:pair"]
     assert again == results  # the same seconds, too: no epoch ran again
     assert watchdogs_that_could_not_ask() == []
+
+
+def test_a_killed_worker_goes_on_from_the_last_checkpoint(two_cpus, make_features, make_job):
+    from ray_jobs.fit import fit_all
+
+    files = make_features(9)
+    alone: FitJob = make_job(files, system="lora:alone", epochs=20)
+    expected = fit(alone, on_epoch=lambda fitter: None)
+    job = make_job(files, system="lora:killed", epochs=20, max_failures=1)
+    killed: list[int] = []
+
+    def kill(system: str, step: int, total: int, metrics: dict[str, float]) -> None:
+        if killed or not 6 <= step < total - 6:
+            return
+        for process in psutil.process_iter(["cmdline"]):
+            if "ray::RayTrainWorker" in (process.info["cmdline"] or []):
+                process.kill()
+                killed.append(step)
+
+    results = fit_all([job], 1, kill)["lora:killed"]
+    assert killed, "no worker was found while it trained"
+    assert isinstance(results, dict), results
+    assert results["steps"] == expected["steps"] == 60
+    losses = [m["loss"] for m in results["history"]]
+    assert losses == [m["loss"] for m in expected["history"]]
+    assert [m["epoch"] for m in results["history"]] == list(range(1, 21))
 
 
 def watchdogs_that_could_not_ask():

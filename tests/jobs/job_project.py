@@ -24,7 +24,7 @@ class Project:
     environment: dict[str, str] = field(default_factory=dict)
 
     def das(
-        self, *arguments: str, check: bool = True, timeout: float = 280
+        self, *arguments: str, check: bool = True, timeout: float = 500
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             self.command(*arguments),

@@ -11,7 +11,7 @@ from job_project import Project, make_project
 
 from ray_jobs.cli import main
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from das_lib.errors import DasError, StorageError
 from das_lib.train.job import FitJob, fit
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_a_failed_training_is_named_and_the_others_finish(two_cpus, make_features, make_job):

@@ -5,7 +5,7 @@ step's rows, the schema's version and the hashes of the steps it reads (after ma
 Settings that only say how fast (pools, batch sizes of inference) are left out on purpose.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from das_lib.steps import (
     baseline_steps,
     corpus_step,
     fit_params,
-    heard_params,
+    heard_step,
     instructions_step,
     learnt_from,
     left_out,
@@ -27,7 +27,7 @@ from das_lib.steps import (
 from das_lib.storage import Folder
 from das_lib.train.leaks import leaked_ids
 from das_lib.train.systems import BASE, DAS, LORA, at_tau, system_name
-from schemas.speech import FEATURES, SPEECH
+from schemas.speech import SPEECH
 from schemas.text import REPLIES
 from schemas.transcripts import CORPUS, TRANSCRIPTS, WER
 
@@ -74,9 +74,22 @@ class Plan:
         ]
 
     @property
+    def compared(self) -> dict[tuple[str, str], Step]:
+        """What the trials are compared with: the base and each adapter alone on their sets."""
+        return alone_on(self.transcripts, self.adapters, {name for _, name in self.trials})
+
+    @property
     def systems(self) -> list[str]:
         """``base``, ``lora:<domain>`` for each domain, ``das``, then the baselines."""
         return list(dict.fromkeys(system for system, _ in self.transcripts))
+
+
+def alone_on(
+    transcripts: Mapping[tuple[str, str], Step], domains: Iterable[str], sets: Collection[str]
+) -> dict[tuple[str, str], Step]:
+    """Transcripts of some test sets by the base and by each adapter alone."""
+    alone = {BASE, *(system_name(LORA, domain) for domain in domains)}
+    return {key: step for key, step in transcripts.items() if key[0] in alone and key[1] in sets}
 
 
 def plan_run(config: Config, output: Folder) -> Plan:
@@ -134,16 +147,7 @@ def build_plan(config: Config, excluded: Mapping[str, Sequence[str]] | None = No
         for name in texts
     }
     asr = config.asr.model_dump()
-    features = {
-        name: Step(
-            stage="features",
-            name=name,
-            params=heard_params(config),
-            schema=FEATURES,
-            deps=(speech[name],),
-        )
-        for name in names
-    }
+    features = {name: heard_step(config, "features", speech[name]) for name in names}
     excluded = excluded or {}
     adapters = {
         name: Step(
@@ -191,13 +195,13 @@ def build_plan(config: Config, excluded: Mapping[str, Sequence[str]] | None = No
         sets = [name for name in corpora if name.startswith(SYNTHETIC)]
         for tau in config.calibration.taus:
             trials |= transcribed(at_tau(tau), [*adapters.values()], sets)
-        compared = [step for (_, name), step in transcripts.items() if name in sets]
+        compared = alone_on(transcripts, adapters, sets)
         calibration = Step(
             stage="calibration",
             name="tau",
             params=config.calibration.model_dump(include={"taus", "max_rise"}),
             schema=WER,
-            deps=(*compared, *trials.values()),
+            deps=(*compared.values(), *trials.values()),
         )
     chosen = (calibration,) if calibration else ()
     together = (*adapters.values(), *chosen)

@@ -97,10 +97,16 @@ def llm_params(config: Config) -> dict[str, Any]:
     }
 
 
-def heard_params(config: Config) -> dict[str, Any]:
-    """What determines the features of an utterance."""
+def heard_step(config: Config, stage: str, speech: Step) -> Step:
+    """What is learnt from: ``features`` of the frozen encoder, or log-mel ``spectrograms``."""
     augment = {"augment": config.augment.model_dump(mode="json"), "seed": config.seed}
-    return {"asr": config.asr.model_dump(), **(augment if config.augment.active else {})}
+    return Step(
+        stage=stage,
+        name=speech.name,
+        params={"asr": config.asr.model_dump(), **(augment if config.augment.active else {})},
+        schema=FEATURES,
+        deps=(speech,),
+    )
 
 
 def fit_params(config: Config) -> dict[str, Any]:
@@ -149,13 +155,7 @@ def baseline_steps(
         if method == ENCODER_DECODER:
             source = spectrograms
             spectrograms |= {
-                name: Step(
-                    stage="spectrograms",
-                    name=name,
-                    params=heard_params(config),
-                    schema=FEATURES,
-                    deps=(speech[name],),
-                )
+                name: heard_step(config, "spectrograms", speech[name])
                 for name in (names if config.train.anchor else domains)
             }
         own = config.lora if method == LORA else config.baselines

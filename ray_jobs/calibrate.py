@@ -9,13 +9,11 @@ import time
 from das_lib.config import Config
 from das_lib.config.tree import UNRELATED
 from das_lib.errors import DasError
-from das_lib.evaluation.bootstrap import Change
 from das_lib.evaluation.calibrate import NO_ADAPTER, choose_tau, verdicts
-from das_lib.evaluation.report import measure, measure_change, wer_table
-from das_lib.evaluation.wer import Wer
+from das_lib.evaluation.report import wer_table
 from das_lib.rows import Outcome
 from das_lib.steps import SYNTHETIC, Step
-from das_lib.train.systems import BASE
+from ray_jobs.evaluate import measured
 from ray_jobs.run import Run
 
 CHOICE = "choice.json"
@@ -30,22 +28,14 @@ def choose(run: Run, step: Step) -> None:
     started = time.monotonic()
     dataset = run.dataset(step)
     dataset.begin(step.config)
-    results: dict[tuple[str, str], Wer] = {}
-    changes: dict[tuple[str, str], Change] = {}
-    sets = {name for _, name in run.plan.trials}
-    compared = {k: s for k, s in run.plan.transcripts.items() if s in step.deps and k[1] in sets}
-    for key, source in (compared | run.plan.trials).items():
-        transcripts = run.source(source).read()
-        wer = measure(transcripts)
-        if wer is None:
-            raise DasError(f"{key[1]}: no word to measure tau by; raise held_out or utterances")
-        results[key] = wer
-        base = run.source(run.plan.transcripts[BASE, key[1]]).read()
-        if key[0] != BASE and (change := measure_change(base, transcripts)):
-            changes[key] = change
+    steps = run.plan.compared | run.plan.trials
+    results, changes = measured(run, steps)
+    if lacking := steps.keys() - results.keys():
+        names = ", ".join(sorted({name for _, name in lacking}))
+        raise DasError(f"{names}: no word to measure tau by; raise held_out or utterances")
     table = wer_table(results, changes)
     dataset.commit("00000", Outcome(table))
-    domains = {name.removeprefix(SYNTHETIC): name for name in sorted(sets)}
+    domains = {name.removeprefix(SYNTHETIC): name for _, name in sorted(run.plan.trials)}
     unrelated = domains.pop(UNRELATED)
     settings = run.config.calibration
     found = choose_tau(results, [*domains.values()], unrelated, settings.taus, settings.max_rise)

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +24,7 @@ from das_lib.evaluation.report import (
 )
 from das_lib.evaluation.wer import Wer
 from das_lib.rows import Outcome
+from das_lib.steps import Step
 from das_lib.train.systems import BASE, DAS
 from ray_jobs.run import Run
 
@@ -34,24 +36,12 @@ def evaluate(run: Run) -> None:
     dataset = run.dataset(step)
     if not dataset.finished:
         dataset.begin(step.config)
-        results: dict[tuple[str, str], Wer] = {}
-        changes: dict[tuple[str, str], Change] = {}
-        choices: dict[str, Counter[str]] = {}
-        bases: dict[str, pa.Table] = {}
-        for (system, test_set), source in run.plan.transcripts.items():
-            transcripts = run.source(source).read()
-            wer = measure(transcripts)
-            if wer is None:
-                print(f"report       {test_set}: no reference text, not measured", file=sys.stderr)
-                continue
-            results[system, test_set] = wer
-            if system == BASE:  # the first of all systems
-                bases[test_set] = transcripts
-            elif change := measure_change(bases[test_set], transcripts):
-                changes[system, test_set] = change
-            if system == DAS:
-                chosen = transcripts["branches"].combine_chunks().flatten().to_pylist()
-                choices[test_set] = Counter(chosen)
+        results, changes = measured(run, run.plan.transcripts)
+        choices = {
+            test_set: Counter(_branches(run, run.plan.transcripts[DAS, test_set]))
+            for system, test_set in results
+            if system == DAS
+        }
         table = wer_table(results, changes)
         dataset.commit("00000", Outcome(table))
         stages = total_by_stage(run.summaries())
@@ -61,6 +51,30 @@ def evaluate(run: Run) -> None:
         run.finish({step.name: dataset}, {step.name: table.num_rows}, started)
     else:
         run.tell("up to date", [dataset.summary()])
+
+
+def measured(
+    run: Run, steps: Mapping[tuple[str, str], Step]
+) -> tuple[dict[tuple[str, str], Wer], dict[tuple[str, str], Change]]:
+    """WER by (system, test set), and its change against the base, which stands before the others.
+
+    Test sets without a reference text are named and left out.
+    """
+    results: dict[tuple[str, str], Wer] = {}
+    changes: dict[tuple[str, str], Change] = {}
+    bases: dict[str, pa.Table] = {}
+    for (system, test_set), source in steps.items():
+        transcripts = run.source(source).read(["id", "reference", "text"])
+        wer = measure(transcripts)
+        if wer is None:
+            print(f"report       {test_set}: no reference text, not measured", file=sys.stderr)
+            continue
+        results[system, test_set] = wer
+        if system == BASE:
+            bases[test_set] = transcripts
+        elif change := measure_change(bases[test_set], transcripts):
+            changes[system, test_set] = change
+    return results, changes
 
 
 def show(run: Run) -> None:
@@ -93,6 +107,11 @@ def write_json(run: Run, path: str) -> None:
     value = report_json(load_results(run), stages, load_changes(run))
     with open(path, "w", encoding="utf-8") as file:
         json.dump(value, file, indent=2)
+
+
+def _branches(run: Run, step: Step) -> list[str]:
+    chosen = run.source(step).read(["branches"])["branches"]
+    return chosen.combine_chunks().flatten().to_pylist()
 
 
 def _rows(run: Run) -> list[dict[str, Any]]:

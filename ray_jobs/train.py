@@ -55,8 +55,9 @@ def train(run: Run) -> None:
     fitted = {system: dataset for system, dataset in todo.items() if system not in failed}
     reasons = {}
     for system in fitted:
+        excluded = {*excluded_ids(steps[system])}
         ids = [i for dep in learnt(system, steps[system]) for i in _ids(sources[dep.path])]
-        left_out = sum(utterance_id(i) in excluded_ids(steps[system]) for i in ids)
+        left_out = sum(utterance_id(i) in excluded for i in ids)
         if left_out:
             reasons[system] = {REASON: left_out}
     run.finish(fitted, rows, started, reasons)
@@ -94,6 +95,8 @@ def encode(run: Run, steps: list[Step]) -> dict[str, Dataset]:
         wanted = {step.name: step for step in steps if step.stage == stage}
         started = time.monotonic()
         todo = run.pending(wanted)
+        if not todo:
+            continue
         speech = {domain: run.source(wanted[domain].deps[0]) for domain in todo}
         splits = {domain: dataset.read(["split"])["split"] for domain, dataset in speech.items()}
         versions = run.config.augment.versions
@@ -112,8 +115,6 @@ def encode(run: Run, steps: list[Step]) -> dict[str, Dataset]:
 
 def announce(stage: str, utterances: int, config: Config) -> None:
     """Say before it is written how large the cache will be."""
-    if not utterances:
-        return
     each = bytes_per_utterance(resolve_model(config.asr.model), log_mel=stage == "spectrograms")
     size = f"{utterances * each / 2**30:.2f} GiB"
     print(f"{stage:<12} {utterances} utterances will take {size}", file=sys.stderr, flush=True)

@@ -21,7 +21,7 @@ from das_lib.rows import Outcome
 from das_lib.speech.audio import SAMPLE_RATE, Audio, AudioError, read_audio
 from das_lib.steps import SYNTHETIC, Step, synthetic_set
 from das_lib.storage import Folder
-from das_lib.train.systems import BASE, DAS, LORA, assemblies, result_folder, system_name
+from das_lib.train.systems import BASE, DAS, assemblies, result_folder
 from ray_jobs.calibrate import choose, with_tau
 from ray_jobs.flow import Item, run_items
 from ray_jobs.run import Run
@@ -48,10 +48,7 @@ def calibrate(run: Run) -> None:
     collect(run)
     if plan.calibration is None or run.dataset(plan.calibration).finished:
         return
-    sets = {name for _, name in plan.trials}
-    alone = {BASE, *(system_name(LORA, domain) for domain in plan.adapters)}
-    compared = {k: s for k, s in plan.transcripts.items() if k[0] in alone and k[1] in sets}
-    transcribe_with(run, compared | plan.trials)
+    transcribe_with(run, plan.compared | plan.trials)
     choose(run, plan.calibration)
 
 

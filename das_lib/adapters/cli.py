@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from das_lib.errors import DasError
+from das_lib.tables import plain_table
 
 
 def add_adapters(parser: argparse.ArgumentParser, config: argparse.ArgumentParser) -> None:
@@ -68,9 +69,7 @@ def _list(arguments: argparse.Namespace) -> int:
                 where,
             ]
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
+    print(plain_table(rows))
     return 0
 
 

@@ -38,7 +38,7 @@ class Calibration(Section):
     """Rise of the WER on unrelated speech that is allowed, relative to the base's."""
     texts: str | None = None
     """File of texts that belong to no domain; null takes those that come with DAS."""
-    utterances: Annotated[int, Field(ge=1)] = 60
+    utterances: Annotated[int, Field(ge=2)] = 60
     """How many of them are spoken."""
 
 

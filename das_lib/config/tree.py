@@ -90,7 +90,7 @@ class Config(Section):
         texts = self.calibration.texts or str(OWN_UNRELATED)
         return *self.domains, Domain(
             name=UNRELATED,
-            utterances=max(2, self.calibration.utterances),
+            utterances=self.calibration.utterances,
             texts=texts,
         )
 

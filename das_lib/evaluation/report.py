@@ -9,6 +9,7 @@ import pyarrow as pa
 from das_lib.dataset import Summary
 from das_lib.evaluation.bootstrap import Change, paired_change
 from das_lib.evaluation.wer import Wer, corpus_wer, normaliser_name, utterance_errors
+from das_lib.tables import markdown_table, plain_table
 from das_lib.train.systems import BASE, MULTI, split_system, system_name
 from schemas.transcripts import WER
 
@@ -83,14 +84,7 @@ def report_json(
 def text_table(results: Results) -> str:
     """WER in percent: a row a system, a column a test set, as in the paper's table IV."""
     rows = _grid(results, lambda wer, _: f"{100 * wer.wer:.2f}")
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    return plain_table(rows, range(1, len(rows[0])))
 
 
 def _grid(results: Results, cell: Callable[[Wer, tuple[str, str]], str]) -> list[list[str]]:
@@ -104,9 +98,9 @@ def _grid(results: Results, cell: Callable[[Wer, tuple[str, str]], str]) -> list
     return rows
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return [lines[0], "|---" + "|---:" * (len(rows[0]) - 1) + "|", *lines[1:]]
+def _numbers(rows: list[list[str]]) -> list[str]:
+    """Markdown of a table whose first column alone is no number."""
+    return markdown_table(rows, range(1, len(rows[0])))
 
 
 def _with_change(changes: Changes) -> Callable[[Wer, tuple[str, str]], str]:
@@ -159,9 +153,9 @@ def markdown_report(
         "brackets: change relative to the base, with its 95 % interval (paired bootstrap over "
         "utterances).",
         "",
-        *_markdown(_grid(results, _with_change(changes or {}))),
+        *_numbers(_grid(results, _with_change(changes or {}))),
         "",
-        *(["## By method, each on its own domain", "", *_markdown(methods), ""] if methods else []),
+        *(["## By method, each on its own domain", "", *_numbers(methods), ""] if methods else []),
         "## Who decided",
         "",
         "Tokens of `das` by the branch that chose them.",
@@ -172,20 +166,13 @@ def markdown_report(
         [name, *(f"{100 * counts[b] / max(counts.total(), 1):.1f} %" for b in branches)]
         for name, counts in choices.items()
     ]
-    lines += _markdown([["test set", *branches], *shares])
-    lines += [
-        "",
-        "## Stages",
-        "",
-        "| stage | in | out | rejected | seconds | reasons |",
-        "|---|---:|---:|---:|---:|---|",
-    ]
+    lines += _numbers([["test set", *branches], *shares])
+    table = [["stage", "in", "out", "rejected", "seconds", "reasons"]]
     for stage in stages:
         reasons = ", ".join(f"{count} {reason}" for reason, count in stage.reasons.items())
-        lines.append(
-            f"| {stage.name} | {stage.rows_in} | {stage.rows_out} | {stage.rejected} | "
-            f"{stage.seconds:.1f} | {reasons} |"
-        )
+        counts = [str(n) for n in (stage.rows_in, stage.rows_out, stage.rejected)]
+        table.append([stage.name, *counts, f"{stage.seconds:.1f}", reasons])
+    lines += ["", "## Stages", "", *markdown_table(table, range(1, 5))]
     return "\n".join(lines) + "\n"
 
 

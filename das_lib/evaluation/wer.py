@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 
 import jiwer
@@ -35,6 +35,7 @@ def normaliser_name() -> str:
     return f"whisper-normalizer {version('whisper-normalizer')} EnglishTextNormalizer"
 
 
+@lru_cache(maxsize=2**17)  # references come again with every system
 def normalise(text: str) -> str:
     """Lower case, digits, American spelling, no fillers and punctuation (Whisper's rules)."""
     return _normaliser()(text).strip()

@@ -7,13 +7,12 @@ Shape suffixes: N text tokens, V vocabulary.
 """
 
 from collections.abc import Iterator
-from itertools import count
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import kl_div
 
-from das_lib.train.data import LAPS, Batch, TrainingData, deal
+from das_lib.train.data import Batch, TrainingData, deal
 from das_lib.train.forward import text_logits
 
 if TYPE_CHECKING:
@@ -52,8 +51,7 @@ class Anchor:
 
     def batches(self, seed: int, epoch: int, rank: int, world: int) -> Iterator[Batch]:
         """This worker's part of one global batch after the other, without end."""
-        rows = (row for lap in count() for row in self._data.rows(seed, epoch + LAPS * lap))
-        return deal(rows, self._batch_size, rank, world)
+        return deal(self._data.endless(seed, epoch), self._batch_size, rank, world)
 
     def loss_sum(self, trained: "WhisperForConditionalGeneration", batch: Batch) -> torch.Tensor:
         """The weighted divergence, summed over the batch's text and end-of-text tokens."""

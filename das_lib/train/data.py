@@ -73,6 +73,11 @@ class TrainingData(ABC):
     def rows(self, seed: int, epoch: int) -> Iterator[dict[str, Any]]:
         """The rows of an epoch, in the order of this seed and epoch."""
 
+    def endless(self, seed: int, epoch: int) -> Iterator[dict[str, Any]]:
+        """The rows of an epoch, again and again, each lap in an order of its own."""
+        for lap in count():
+            yield from self.rows(seed, epoch + LAPS * lap)
+
     def steps_per_epoch(self, batch_size: int) -> int:
         """Global batches an epoch, the smaller last one included.
 
@@ -105,15 +110,10 @@ class EqualShares(TrainingData):
 
     def rows(self, seed: int, epoch: int) -> Iterator[dict[str, Any]]:
         """A row of each domain, then the next of each."""
-        endless = [self._again(part, seed, epoch) for part in self.parts]
+        endless = [part.endless(seed, epoch) for part in self.parts]
         for _ in range(self.num_rows // len(self.parts)):
             for rows in endless:
                 yield next(rows)
-
-    @staticmethod
-    def _again(part: TrainingData, seed: int, epoch: int) -> Iterator[dict[str, Any]]:
-        for lap in count():
-            yield from part.rows(seed, epoch + LAPS * lap)
 
 
 class InTurn(TrainingData):
@@ -193,7 +193,10 @@ def deal(rows: Iterator[dict[str, Any]], batch_size: int, rank: int, world: int)
 
 
 def split_off(
-    files: list[str], part: float, excluded: Collection[str] = ()
+    files: list[str],
+    part: float,
+    excluded: Collection[str] = (),
+    buffer_bytes: int = BUFFER_BYTES,
 ) -> tuple[FeatureData, FeatureData | None]:
     """Rows to train on, and rows to judge an epoch by.
 
@@ -204,12 +207,13 @@ def split_off(
         files: See `FeatureData`.
         part: Of the utterances, to judge by; at least one where it is above 0.
         excluded: Ids of utterances for neither use.
+        buffer_bytes: See `FeatureData`.
 
     Raises:
         StorageError: a file cannot be read.
     """
     if not part and not excluded:
-        return FeatureData(files), None
+        return FeatureData(files, buffer_bytes=buffer_bytes), None
     versions: dict[str, list[str]] = {}
     for path in files:
         for name in _open(path).read(["id"])["id"].to_pylist():
@@ -219,7 +223,9 @@ def split_off(
     judges, learnt = (
         [name for i in some for name in versions[i]] for some in (kept[:judging], kept[judging:])
     )
-    return FeatureData(files, ids=learnt), FeatureData(files, ids=judges) if part else None
+    options = {"buffer_bytes": buffer_bytes}
+    judge = FeatureData(files, ids=judges, **options) if part else None
+    return FeatureData(files, ids=learnt, **options), judge
 
 
 def collate(rows: list[dict[str, Any]]) -> Batch:

@@ -13,7 +13,7 @@ from das_lib.models import resolve_model
 from das_lib.storage import Folder
 from das_lib.train.anchor import Anchor
 from das_lib.train.base import load_base
-from das_lib.train.data import EqualShares, InTurn, TrainingData, split_off
+from das_lib.train.data import BUFFER_BYTES, EqualShares, InTurn, TrainingData, split_off
 from das_lib.train.loop import Fitter
 from das_lib.train.methods import make_trainee
 from das_lib.train.record import model_card, write_curve
@@ -81,7 +81,10 @@ def fit(
     """
     torch.set_num_threads(max(1, int(job.train.pool.num_cpus)))
     method, _ = split_system(job.system)
-    splits = [split_off([*f], job.train.validation, job.excluded) for f in job.feature_files]
+    # All domains together hold as much in memory as one alone.
+    share = BUFFER_BYTES // (len(job.feature_files) + len(job.anchor_files))
+    judging = job.train.validation
+    splits = [split_off([*f], judging, job.excluded, share) for f in job.feature_files]
     data: TrainingData = splits[0][0] if len(splits) == 1 else EqualShares([s[0] for s in splits])
     judges = [judge for _, judge in splits if judge is not None]
     validation = InTurn(judges) if judges else None
@@ -96,7 +99,7 @@ def fit(
         encode = method == ENCODER_DECODER
         anchor = None
         if job.train.anchor and job.anchor_files:
-            parts = [split_off([*f], 0, job.excluded)[0] for f in job.anchor_files]
+            parts = [split_off([*f], 0, job.excluded, share)[0] for f in job.anchor_files]
             half = -(-job.train.batch_size // 2)
             weight, others = job.train.anchor, EqualShares(parts)
             anchor = Anchor(load_base(base), others, weight, half, encode=encode)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from das_lib.config.tree import TRAIN_PLACEMENT, Section
+from das_lib.tables import markdown_table
 from das_lib.train.systems import LORA, split_system
 from schemas.adapters import CURVE
 
@@ -66,6 +67,7 @@ def model_card(
     } | {"seed": seed}
     validated = "validation_loss" in result["history"][0]
     columns = ["epoch", "step", "loss", *(["validation_loss"] if validated else [])]
+    curve = [[f"{entry[c]:.6g}" for c in columns] for entry in result["history"]]
     lines = [
         "---",
         yaml.safe_dump(front, sort_keys=False).strip(),
@@ -81,15 +83,15 @@ def model_card(
         "",
         "## Recipe",
         "",
-        *_table(["setting", "value"], [[f"`{k}`", f"`{v}`"] for k, v in recipe.items()]),
+        *markdown_table([["setting", "value"], *([f"`{k}`", f"`{v}`"] for k, v in recipe.items())]),
         "",
         "## Curve",
         "",
-        *_table(columns, [[f"{entry[c]:.6g}" for c in columns] for entry in result["history"]]),
+        *markdown_table([columns, *curve]),
         "",
         "## Versions",
         "",
-        *_table(["package", "version"], [[package, version(package)] for package in PACKAGES]),
+        *markdown_table([["package", "version"], *([name, version(name)] for name in PACKAGES)]),
         "",
         "Word error rates are in the run's report.",
         "",
@@ -107,8 +109,3 @@ def _usage(method: str, base_name: str) -> list[str]:
             ")",
         ]
     return ["```python", *code, "```"]
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return [f"| {' | '.join(line)} |" for line in lines]

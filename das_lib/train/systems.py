@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 LORA, ENCODER_DECODER = "lora", "ft-encoder-decoder"
 BASE, DAS = "base", "das"
-_AT = "das@"
 MULTI = "multi"
 """In the place of a domain: learnt from all of them, every batch drawn equally (FT-Multi)."""
 
@@ -32,7 +31,7 @@ def baseline_systems(methods: Sequence[str], domains: Sequence[str]) -> list[str
 
 def at_tau(tau: float) -> str:
     """The system that decodes with all adapters and this margin."""
-    return f"{_AT}{tau:g}"
+    return f"{DAS}@{tau:g}"
 
 
 def result_folder(system: str) -> str:

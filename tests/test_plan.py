@@ -5,6 +5,7 @@ import pytest
 
 from das_lib.config import load_config, parse_config
 from das_lib.plan import build_plan
+from ray_jobs.train import learnt
 
 ROOT = Path(__file__).parents[1]
 SEED = {"use_case": "questions", "skills": ["a"], "persona": "teenager", "instruction": "ask"}
@@ -93,6 +94,21 @@ def test_an_open_tau_is_chosen_by_transcripts_with_each_margin(tree):
     before, after = folders({**tree, **auto}), folders({**tree, **stricter})
     differ = {n for n in after if before[n] != after[n]}
     assert differ == {"calibration/tau", "report/wer", *(f"transcripts/das-{n}" for n in sets)}
+
+
+def test_an_anchored_adapter_reads_the_other_domains_and_learns_its_own(tree):
+    anchored = {**tree, "train": {"anchor": 1}, "baselines": {"methods": ["lora-multi"]}}
+    leaked = {"music": ["m1"], "own": ["o1"]}
+    plan = build_plan(parse_config(anchored), leaked)
+    step = plan.adapters["music"]
+    assert [dep.path for dep in step.deps] == [plan.features[n].path for n in ("music", "own")]
+    assert [dep.name for dep in learnt("lora:music", step)] == ["music"]
+    assert step.params["excluded"] == ["m1", "o1"], "nor is it anchored on what is tested"
+    multi = plan.baselines["lora:multi"]
+    assert [dep.name for dep in learnt("lora:multi", multi)] == ["music", "own"]
+    plain = build_plan(parse_config(tree), leaked).adapters["music"]
+    assert [dep.name for dep in plain.deps] == ["music"]
+    assert plain.params["excluded"] == ["m1"]
 
 
 def test_perturbed_speech_has_features_of_its_own(tree):

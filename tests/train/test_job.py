@@ -37,6 +37,20 @@ def test_a_job_that_goes_on_from_a_checkpoint_writes_the_same_adapter(
     assert all((whole[name] == resumed[name]).all() for name in whole)
 
 
+def test_an_anchored_job_goes_on_with_the_same_utterances(make_features, make_job, tmp_path):
+    others = make_features(3, name="others", seed=1)  # fewer than an epoch needs: several laps
+    job = make_job(make_features(10), anchor=[others], weight=2)
+    stored, kept = Path(job.out_dir) / "adapter_model.safetensors", tmp_path / "kept"
+    kept.mkdir()
+    fit(job, on_epoch=lambda f: f.save(kept) if f.epoch == 1 else None)
+    whole = load_file(stored)
+    fit(job, on_epoch=lambda f: None, checkpoint=kept)
+    resumed = load_file(stored)
+    assert all((whole[name] == resumed[name]).all() for name in whole)
+    fit(make_job(make_features(10)), on_epoch=lambda f: None)
+    assert any((whole[name] != tensor).any() for name, tensor in load_file(stored).items())
+
+
 def test_what_is_excluded_is_not_learnt(make_features, make_job):
     files = make_features(10)
     losses = {}

@@ -16,7 +16,7 @@ from das_lib.errors import DasError
 from das_lib.models import resolve_model
 from das_lib.speech.audio import Audio
 from das_lib.storage import Folder
-from das_lib.train.systems import Assembly
+from das_lib.train.systems import LORA, Assembly, split_system
 
 APP = "das-asr"
 HEALTH_TIMEOUT_S = 600  # above the longest batch
@@ -37,9 +37,9 @@ class Recognizer:
         def here(url: str) -> Path:
             return Folder(url).to_local(cache / url.replace("://", "/").lstrip("/"))
 
-        model = assembly.model
+        model = resolve_model(config.asr.model) if assembly.model is None else here(assembly.model)
         self.transcriber = Transcriber.from_pretrained(
-            resolve_model(config.asr.model) if model is None else here(model),
+            model,
             {name: here(url) for name, url in assembly.adapters.items()},
             device="cuda" if config.serve.pool.num_gpus else "cpu",
             language=config.asr.language,
@@ -49,6 +49,10 @@ class Recognizer:
             margin_s=decode.margin_s,
             fallback=Fallback(seed=config.seed) if decode.fallback else None,
         )
+        for system, folder in assembly.beside.items():
+            method, learnt = split_system(system)
+            parts = (model, {learnt: here(folder)}) if method == LORA else (here(folder), {})
+            self.transcriber.beside[system] = self.transcriber.engine.with_decoder(*parts)
         self.strategies = strategies(config, assembly)
         batching: Any = self.transcribe
         batching.set_max_batch_size(config.serve.batch_utterances)

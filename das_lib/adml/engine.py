@@ -23,7 +23,7 @@ from das_lib.adml.prompt import Prompts
 from das_lib.adml.select import Choice, Scores, Strategy
 from das_lib.adml.trace import Trace
 from das_lib.adml.vocabulary import Vocabulary
-from das_lib.errors import DasError
+from das_lib.errors import DasError, ModelError
 
 MAX_NEW_TOKENS = 224
 
@@ -42,6 +42,7 @@ class Engine:
         max_new_tokens: int = MAX_NEW_TOKENS,
         lookahead: int = 0,
         beams: int = 1,
+        encoder: Encoder | None = None,
     ):
         """Pack a model's weights for a device.
 
@@ -55,6 +56,7 @@ class Engine:
             lookahead: Tokens that the base drafts ahead of the adapters where an utterance is
                 decoded alone (see `lookahead`); the tokens are the same. 0: step by step.
             beams: Hypotheses of an utterance (see `beam`); 1 is Algorithm 1.
+            encoder: One that is packed already, with the model's own weights.
 
         Raises:
             ModelError: The model's generation configuration lacks what a prompt needs.
@@ -74,9 +76,11 @@ class Engine:
                 "set lookahead to 0 or beams to 1"
             )
         self.bank, self._lookahead, self._beams = bank, lookahead, beams
+        self._model, self._max_new_tokens = model, max_new_tokens
+        self._precision: Precision = precision
         self.prompts = Prompts(model.generation, model.config["vocab_size"], self.device)
         self.language = self.prompts.resolve(language)
-        self.encoder = Encoder(model, precision=precision, device=self.device)
+        self.encoder = encoder or Encoder(model, precision=precision, device=self.device)
         self.decoder = Decoder(model, precision=precision, device=self.device)
         self._unmasked = Vocabulary(model, device=self.device)
         self._first = self._unmasked.masked(self.prompts.begin_mask_V)
@@ -99,6 +103,34 @@ class Engine:
         """
         bank = AdapterBank.load(model_folder, adapters or {})
         return cls(read_checkpoint(model_folder), bank, **options)
+
+    def with_decoder(
+        self, model_folder: Path, adapters: Mapping[str, Path] | None = None
+    ) -> "Engine":
+        """Another model that decodes what this engine's encoder says, with the same options.
+
+        Raises:
+            ModelError: The folder is no Whisper model, its encoder is another one, or an adapter
+                is refused.
+        """
+        model = read_checkpoint(model_folder)
+        mine, others = (m.part("encoder") for m in (self._model, model))
+        if mine.keys() != others.keys() or not all(torch.equal(mine[n], others[n]) for n in mine):
+            raise ModelError(
+                f"{model_folder} has another encoder than {self._model.folder}; load it as a model "
+                "of its own"
+            )
+        return Engine(
+            model,
+            AdapterBank.load(model_folder, adapters or {}),
+            precision=self._precision,
+            device=self.device,
+            language=self.language,
+            max_new_tokens=self._max_new_tokens,
+            lookahead=self._lookahead,
+            beams=self._beams,
+            encoder=self.encoder,
+        )
 
     @torch.inference_mode()
     def encode(self, mel_BFT: torch.Tensor) -> torch.Tensor:

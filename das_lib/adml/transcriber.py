@@ -56,6 +56,9 @@ class Transcriber:
         if margin_s is not None and margin_s < 0:
             raise DasError(f"margin_s is {margin_s}, it must be at least 0")
         self.engine = engine
+        self.beside: dict[str, Engine] = {}
+        """Models that decode what this one's encoder says, by the strategy that means them; see
+        `Engine.with_decoder`."""
         self._extractor, self._tokenizer = extractor, tokenizer
         self._margin_s, self._fallback, self._word_times = margin_s, fallback, word_times
 
@@ -178,49 +181,54 @@ class Transcriber:
         self, audio: Sequence[np.ndarray], strategies: Mapping[str, Strategy]
     ) -> list[dict[str, Result]]:
         """Transcribe checked clips together: one encoder pass, then a decode a strategy."""
-        engine = self.engine
-        memory = engine.memory(engine.encode(self.features(audio)))
-        languages = engine.languages(memory)
+        h_BSD = self.engine.encode(self.features(audio))
         rows: list[dict[str, Result]] = [{} for _ in audio]
-        for name, strategy in strategies.items():
-            traces = engine.decode(memory, languages, strategy)
-            results = [self.result(trace) for trace in traces]
-            if self._fallback is not None:
-                self._look_again(results, memory, languages, strategy, self._fallback)
-            if self._word_times:
-                results = [
-                    self._placed(result, memory, i, len(audio[i]) / SAMPLE_RATE)
-                    for i, result in enumerate(results)
-                ]
-            for row, result in zip(rows, results, strict=True):
-                row[name] = result
+        models = {name: self.beside.get(name, self.engine) for name in strategies}
+        for engine in dict.fromkeys(models.values()):  # one memory at a time: it is large
+            memory = engine.memory(h_BSD)
+            where, languages = (engine, memory), engine.languages(memory)
+            for name in [name for name, model in models.items() if model is engine]:
+                traces = engine.decode(memory, languages, strategies[name])
+                results = [self.result(trace) for trace in traces]
+                if self._fallback is not None:
+                    self._look_again(results, where, languages, strategies[name], self._fallback)
+                if self._word_times:
+                    results = [
+                        self._placed(result, where, i, len(audio[i]) / SAMPLE_RATE)
+                        for i, result in enumerate(results)
+                    ]
+                for row, result in zip(rows, results, strict=True):
+                    row[name] = result
         return rows
 
     def _look_again(
         self,
         results: list[Result],
-        memory: Memory,
+        where: tuple[Engine, Memory],
         languages: Sequence[str],
         strategy: Strategy,
         fallback: Fallback,
     ) -> None:
         """Replace doubtful results by sampled ones."""
-        generator = torch.Generator(self.engine.device).manual_seed(fallback.seed)
+        engine, memory = where
+        generator = torch.Generator(engine.device).manual_seed(fallback.seed)
         for temperature in fallback.temperatures:
             rows = [row for row, result in enumerate(results) if fallback.doubts(result)]
             if not rows:
                 return
             sampled = Sampled(strategy, temperature, generator)
             again = [languages[row] for row in rows]
-            traces = self.engine.decode(memory, again, sampled, rows=rows, beams=1)
+            traces = engine.decode(memory, again, sampled, rows=rows, beams=1)
             for row, trace in zip(rows, traces, strict=True):
                 results[row] = replace(self.result(trace), temperature=temperature)
 
-    def _placed(self, result: Result, memory: Memory, row: int, seconds: float) -> Result:
+    def _placed(
+        self, result: Result, where: tuple[Engine, Memory], row: int, seconds: float
+    ) -> Result:
         """The result with the times of its words."""
         tokens = self._text_tokens(result.tokens)
-        where = (self.engine, memory, row, result.language)
-        return replace(result, words=place_words(*where, tokens, result.words, seconds))
+        words = place_words(*where, row, result.language, tokens, result.words, seconds)
+        return replace(result, words=words)
 
     def result(self, trace: Trace) -> Result:
         """Text and words of a decode."""

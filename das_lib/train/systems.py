@@ -1,7 +1,7 @@
 """Names of what is trained and measured: ``base``, ``das``, and ``<method>:<domain or multi>``."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 LORA, ENCODER_DECODER = "lora", "ft-encoder-decoder"
 BASE, DAS = "base", "das"
@@ -41,7 +41,7 @@ def result_folder(system: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """Models that transcribe together, and the systems that they make up."""
+    """Models that hear with one encoder and transcribe together, and the systems they make up."""
 
     model: str | None
     """Folder of the model, local or s3://; None: the configured base."""
@@ -50,16 +50,23 @@ class Assembly:
     systems: Mapping[str, int | float | None]
     """How each system decodes: a branch (int; 0: the model itself), or all of them (ADML) with a
     margin (float) or as configured (None)."""
+    beside: Mapping[str, str] = field(default_factory=dict)
+    """Folders of what decodes the same encoder's output, by system: another decoder, or a PEFT
+    adapter that is none of the branches."""
 
     def only(self, systems: Collection[str]) -> "Assembly":
         """The same models for these systems."""
-        return replace(self, systems={s: how for s, how in self.systems.items() if s in systems})
+        return replace(
+            self,
+            systems={s: how for s, how in self.systems.items() if s in systems},
+            beside={s: folder for s, folder in self.beside.items() if s in systems},
+        )
 
 
 def assemblies(
     adapters: Mapping[str, str], baselines: Mapping[str, str], taus: Sequence[float] = ()
 ) -> list[Assembly]:
-    """What has to be in memory together: the base with all adapters, then each baseline.
+    """What is in memory together: all that hears with the base's encoder, then each other model.
 
     Args:
         adapters: Folder by domain.
@@ -69,11 +76,10 @@ def assemblies(
     systems: dict[str, int | float | None] = {BASE: 0}
     systems |= {system_name(LORA, domain): i for i, domain in enumerate(adapters, start=1)}
     systems |= {DAS: None, **{at_tau(tau): float(tau) for tau in taus}}
-    found = [Assembly(None, adapters, systems)]
-    for system, folder in baselines.items():
-        method, learnt = split_system(system)
-        if method == LORA:
-            found.append(Assembly(None, {learnt: folder}, {system: 1}))
-        else:
-            found.append(Assembly(folder, {}, {system: 0}))
-    return found
+    methods = {system: split_system(system)[0] for system in baselines}
+    beside = {s: folder for s, folder in baselines.items() if methods[s] != ENCODER_DECODER}
+    systems |= {system: int(methods[system] == LORA) for system in beside}
+    return [
+        Assembly(None, adapters, systems, beside),
+        *(Assembly(baselines[s], {}, {s: 0}) for s in baselines if s not in beside),
+    ]

@@ -1,13 +1,14 @@
-"""Modes beyond the paper: a shorter window, and a second look at doubtful transcripts."""
+"""Models that share an encoder; modes beyond the paper: a shorter window, a second look."""
 
 import pytest
 import torch
 from adml_helpers import clips, random_adapter
 
 from das_lib.adml import Adml, Fallback, Fixed, Transcriber
+from das_lib.adml.checkpoint import read_checkpoint, write_checkpoint
 from das_lib.adml.fallback import Sampled, compression_ratio
 from das_lib.adml.select import Scores
-from das_lib.errors import DasError
+from das_lib.errors import DasError, ModelError
 from das_lib.testing import tiny_whisper
 
 
@@ -86,6 +87,28 @@ def test_a_sample_follows_the_branch_that_the_rule_chooses():
     drawn = [Sampled(Fixed(0), 1.0, generator).choose(other) for _ in range(40)]
     assert {c.token_B.item() for c in drawn} == {1, 2}
     assert drawn[0].logprob_B.exp().item() == pytest.approx(0.5, abs=1e-3)
+
+
+def test_models_beside_decode_what_the_one_encoder_says(long, tmp_path):
+    folder, _ = long
+    other = tiny_whisper(tmp_path / "other", chunk_s=30, seed=2)
+    with pytest.raises(ModelError, match=r"other has another encoder than .*tiny; load it as"):
+        load(long).engine.with_decoder(other)
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    weights = {n: t for n, t in read_checkpoint(folder).tensors.items() if n.startswith("encoder.")}
+    write_checkpoint(other, {**read_checkpoint(other).tensors, **weights}, mixed)
+    changed = {"c": random_adapter(tmp_path / "c", folder, seed=3)}
+    audio, strategies = clips(3), {"das": Adml(), "mixed": Fixed(0), "c": Fixed(1)}
+    together = load(long)
+    together.beside["mixed"] = together.engine.with_decoder(mixed)
+    together.beside["c"] = together.engine.with_decoder(folder, changed)
+    rows = together.transcribe(audio, strategies)
+    alone = {"das": long, "mixed": (mixed, {}), "c": (folder, changed)}
+    for name, model in alone.items():
+        expected = load(model).transcribe(audio, {name: strategies[name]})
+        assert [r[name].tokens for r in rows] == [r[name].tokens for r in expected]
+    assert len({tuple(rows[0][name].tokens) for name in alone}) == 3
 
 
 @pytest.mark.parametrize("temperatures", [(), (0.0, 0.2)])

@@ -17,10 +17,11 @@ def test_methods_make_a_system_a_domain_or_one_of_all():
     assert split_system("ft-decoder-last-n:multi") == ("ft-decoder-last-n", "multi")
 
 
-def test_the_adapters_transcribe_together_and_each_baseline_alone():
+def test_all_that_hears_with_the_bases_encoder_transcribes_together():
     adapters = {"music": "/a/music", "sports": "/a/sports"}
-    baselines = {"lora:multi": "/b/lora", "ft-decoder:music": "/b/ft"}
-    together, lora, whole = assemblies(adapters, baselines, [0.1])
+    beside = {"lora:multi": "/b/lora", "ft-decoder:music": "/b/ft"}
+    baselines = {**beside, "ft-encoder-decoder:music": "/b/all"}
+    together, whole = assemblies(adapters, baselines, [0.1])
     assert together.model is None
     assert together.adapters == adapters
     assert together.systems == {
@@ -29,7 +30,11 @@ def test_the_adapters_transcribe_together_and_each_baseline_alone():
         "lora:sports": 2,
         "das": None,
         "das@0.1": 0.1,
+        "lora:multi": 1,
+        "ft-decoder:music": 0,
     }
-    assert lora == Assembly(None, {"multi": "/b/lora"}, {"lora:multi": 1})
-    assert whole == Assembly("/b/ft", {}, {"ft-decoder:music": 0})
-    assert together.only(["das", "base", "x"]).systems == {"base": 0, "das": None}
+    assert together.beside == beside
+    assert whole == Assembly("/b/all", {}, {"ft-encoder-decoder:music": 0})
+    some = together.only(["das", "base", "ft-decoder:music", "x"])
+    assert some.systems == {"base": 0, "das": None, "ft-decoder:music": 0}
+    assert some.beside == {"ft-decoder:music": "/b/ft"}

@@ -99,11 +99,15 @@ def llm_params(config: Config) -> dict[str, Any]:
 
 def heard_step(config: Config, stage: str, speech: Step) -> Step:
     """What is learnt from: ``features`` of the frozen encoder, or log-mel ``spectrograms``."""
-    augment = {"augment": config.augment.model_dump(mode="json"), "seed": config.seed}
+    params: dict[str, Any] = {"asr": config.asr.model_dump()}
+    if config.augment.active:
+        params |= {"augment": config.augment.model_dump(mode="json"), "seed": config.seed}
+    if config.train.style != "text":
+        params["style"] = config.train.style
     return Step(
         stage=stage,
         name=speech.name,
-        params={"asr": config.asr.model_dump(), **(augment if config.augment.active else {})},
+        params=params,
         schema=FEATURES,
         deps=(speech,),
     )

@@ -132,6 +132,7 @@ class EncodeTraining:
             device="cuda" if config.features.num_gpus else "cpu",
             log_mel=stage == "spectrograms",
             masks=self.augment if config.augment.masks else None,
+            base_style=config.train.style == "base",
         )
 
     def __call__(self, speech: pa.Table) -> Outcome:

@@ -76,6 +76,7 @@ def bench_train(
     """Measure and publish one row a way to train, and one for the features stage."""
     speech = speech_table(clips, texts)
     encode = EncodeFeatures(model_folder, "en", device=device)
+    styled = EncodeFeatures(model_folder, "en", device=device, base_style=True)
     encoder = Encoder(
         read_checkpoint(model_folder), precision="float32", device=torch.device(device)
     )
@@ -87,27 +88,28 @@ def bench_train(
         return encoded_BSD.to(torch.float16).cpu().numpy()
 
     with tempfile.TemporaryDirectory() as folder:
-        file = str(Path(folder) / "features.parquet")
+        file, again_file = (str(Path(folder) / f"{n}.parquet") for n in ("features", "again"))
 
-        def features() -> None:
-            outcome = encode(speech)
+        def features(stage: EncodeFeatures, path: str) -> None:
+            outcome = stage(speech)
             if outcome.rejects:
                 raise DasError(f"--audio: {outcome.rejects[0]}; name other clips")
-            pq.write_table(outcome.rows, file, row_group_size=batch)
+            pq.write_table(outcome.rows, path, row_group_size=batch)
 
         def bare() -> None:
             with torch.inference_mode():
                 for start in range(0, len(mel_BFT), 4):
                     encoder(mel_BFT[start : start + 4])
 
-        features()
+        features(encode, file)
         cached, uncached = FeatureData([file]), EncodingData([file], again, batch)
         fitter = partial(make_fitter, model_folder, batch, device)
         subjects = {
             "cached": epochs(fitter(Fitter, cached)),
             "uncached": epochs(fitter(Fitter, uncached)),
             "transformers": epochs(fitter(StockFitter, cached)),
-            "features": features,
+            "features": partial(features, encode, again_file),
+            "features-base-style": partial(features, styled, again_file),
             "encoder": bare,
         }
         seconds = measure(subjects, rounds=rounds)
@@ -116,10 +118,14 @@ def bench_train(
         for name, against in (("cached", "uncached"), ("uncached", None), ("transformers", None))
     ]
     rows[0]["ratio_transformers"] = ratio(seconds["cached"], seconds["transformers"])
-    rows.append(row("features", seconds, "features", "encoder", len(clips), device, cached=False))
+    rows += [
+        row("features", seconds, name, "encoder", len(clips), device, cached=False)
+        for name in ("features", "features-base-style")
+    ]
     notes = [
         "float32, rank 32, q and v. ratio: time of the row over that of `against`; lora cached "
-        "over uncached, the features stage (FLAC to Parquet) over the bare encoder.",
+        "over uncached, the features stage (FLAC to Parquet) over the bare encoder, with labels as "
+        "the texts are written and in the base's style.",
         "transformers: the same steps through its own forward pass, features cached.",
     ]
     publish("train", rows, notes)
@@ -147,7 +153,7 @@ def speech_table(clips: Sequence[np.ndarray], texts: Sequence[str]) -> pa.Table:
 def make_fitter(
     model_folder: Path, batch: int, device: str, kind: type[Fitter], data: FeatureData
 ) -> Fitter:
-    """A fitter of the paper's adapter."""
+    """A fitter of an adapter of the paper's form."""
     recipe = Train(learning_rate=1e-5, batch_size=batch, epochs=1000)
     model: Any = make_peft_model(load_base(model_folder), Lora(), seed=0)
     return kind(model.base_model.model, data, recipe, seed=0, name="bench", device=device)

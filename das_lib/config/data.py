@@ -110,10 +110,11 @@ class Tts(Section):
 
 
 class Augment(Section):
-    """How the training speech is perturbed before the encoder hears it; the paper does not."""
+    """How the training speech is perturbed before the encoder hears it."""
 
-    part: Fraction = 0
-    """Part of the versions that are perturbed; the others stay as the voice spoke them."""
+    part: Fraction = 0.75
+    """Part of the versions that are perturbed; the others stay as the voice spoke them. The paper
+    perturbs none: 0."""
     versions: Annotated[int, Field(ge=1, le=16)] = 1
     """Versions of each utterance, each perturbed and encoded by itself."""
     pace: Range = (0.85, 1.2)

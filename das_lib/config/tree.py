@@ -1,4 +1,4 @@
-"""The typed tree behind every YAML file; defaults are the paper's where the paper has a value.
+"""The typed tree behind every YAML file; configs/paper.yaml has the paper's values.
 
 Each field's description is what `das config schema` and an editor show. A field that changes what
 a stage writes takes part in that stage's hash (see `das_lib.plan`); fields that only say how fast

@@ -3,6 +3,9 @@
 Decoder-only adapters leave the encoder as it is, so every epoch, domain and method reads the same
 encoder output. It is kept for the whole window: cutting it to the audio's length breaks decoding.
 Methods that train the encoder read log-mel spectrograms instead, in rows of the same form.
+
+Where the labels are written in the base's style (``train.style``), the base transcribes each
+utterance here, from the encoder output that is there anyway.
 """
 
 import io
@@ -16,7 +19,7 @@ import pyarrow as pa
 import soundfile
 import torch
 
-from das_lib.adml import AdapterBank, Engine
+from das_lib.adml import AdapterBank, Engine, Fixed
 from das_lib.adml.adapter import BaseShape
 from das_lib.adml.checkpoint import read_checkpoint
 from das_lib.adml.encoder import Encoder
@@ -25,6 +28,7 @@ from das_lib.rows import Outcome
 from das_lib.speech.augment import Augmenter
 from das_lib.train.base import ENCODER_FRAMES_PER_SECOND, is_multilingual
 from das_lib.train.labels import LabelEncoder, Labels
+from das_lib.train.style import in_base_style
 from schemas.speech import FEATURES
 
 logger = logging.getLogger(__name__)
@@ -48,11 +52,12 @@ class EncodeFeatures:
         *,
         threads: int | None = None,
         device: str = "cpu",
-        batch_utterances: int = 4,
+        batch_utterances: int = 16,
         log_mel: bool = False,
         masks: Augmenter | None = None,
+        base_style: bool = False,
     ) -> None:
-        """Load the encoder, and the decoder too where the base has to detect the language.
+        """Load the encoder, and the decoder too where the base has to speak.
 
         Args:
             model_folder: The base.
@@ -63,6 +68,7 @@ class EncodeFeatures:
             log_mel: Keep the log-mel spectrogram, for methods that train the encoder, in place of
                 what the encoder makes of it.
             masks: Blanks parts of each log-mel spectrogram.
+            base_style: Write the labels as the base writes (see `style`).
 
         Raises:
             ModelError: the folder holds no Whisper model with its tokenizer.
@@ -81,10 +87,14 @@ class EncodeFeatures:
         self._language = (
             self._labels.language_id(language) if multilingual and language is not None else None
         )
-        self._detector = None
-        if multilingual and language is None:
-            self._detector = Engine(model, AdapterBank(BaseShape.of(config)), device=device)
-            self._encoder = self._detector.encoder
+        self._base_style = base_style
+        self._base = None
+        if base_style or (multilingual and language is None):
+            bank = AdapterBank(BaseShape.of(config))
+            self._base = Engine(
+                model, bank, device=device, language=language if multilingual else None
+            )
+            self._encoder = self._base.encoder
         else:
             self._encoder = Encoder(model, precision="float32", device=torch.device(device))
         self._window_s = config["max_source_positions"] // ENCODER_FRAMES_PER_SECOND  # 30
@@ -113,10 +123,15 @@ class EncodeFeatures:
         for start in range(0, len(clips), self._batch_utterances):
             batch = clips[start : start + self._batch_utterances]
             names = [ids[clip.row] for clip in batch]
-            encoded_BSD, languages = self._encode([clip.samples for clip in batch], names)
-            for clip, encoded_SD, language in zip(batch, encoded_BSD, languages, strict=True):
-                labels = self._labels.encode(ids[clip.row], texts[clip.row], language)
-                if isinstance(labels, Reject):  # longer by a detected language and the task
+            encoded_BSD, heard = self._encode([clip.samples for clip in batch], names)
+            for clip, encoded_SD, (language, transcript) in zip(
+                batch, encoded_BSD, heard, strict=True
+            ):
+                text = texts[clip.row]
+                if transcript is not None:
+                    text = in_base_style(text, transcript)
+                labels = self._labels.encode(ids[clip.row], text, language)
+                if isinstance(labels, Reject):  # longer: a language that was detected, the style
                     rejects.append(labels)
                     continue
                 rows.append(_row(ids[clip.row], domains[clip.row], labels, encoded_SD))
@@ -147,21 +162,32 @@ class EncodeFeatures:
     @torch.inference_mode()
     def _encode(
         self, clips: list[np.ndarray], names: list[str]
-    ) -> tuple[np.ndarray, list[int | None]]:
-        """What is kept of each clip, [B, S, D] float16, and each clip's language token."""
+    ) -> tuple[np.ndarray, list[tuple[int | None, str | None]]]:
+        """What is kept of each clip, [B, S, D] float16; its language token and transcript."""
         mel_BFT = self.log_mel(clips)
         if self._masks is not None:
             for mel_FT, name, clip in zip(mel_BFT.numpy(), names, clips, strict=True):
                 self._masks.mask(mel_FT, name, len(clip) / SAMPLE_RATE_HZ)
-        languages: list[int | None] = [self._language] * len(clips)
-        if self._keep_log_mel and self._detector is None:
-            return mel_BFT.mT.to(torch.float16).numpy(), languages
+        heard: list[tuple[int | None, str | None]] = [(self._language, None)] * len(clips)
+        if self._keep_log_mel and self._base is None:
+            return mel_BFT.mT.to(torch.float16).numpy(), heard
         encoded_BSD = self._encoder(mel_BFT)
-        if self._detector is not None:
-            found = self._detector.languages(self._detector.memory(encoded_BSD))
-            languages = [self._labels.language_id(code) for code in found]
+        if self._base is not None:
+            heard = self._heard(self._base, encoded_BSD)
         kept = mel_BFT.mT if self._keep_log_mel else encoded_BSD
-        return kept.to(torch.float16).cpu().numpy(), languages
+        return kept.to(torch.float16).cpu().numpy(), heard
+
+    def _heard(self, base: Engine, h_BSD: torch.Tensor) -> list[tuple[int | None, str | None]]:
+        """The language token and, for the style, the transcript of each utterance."""
+        memory = base.memory(h_BSD)
+        codes = base.languages(memory)
+        multilingual = self._labels.multilingual
+        tokens = [self._labels.language_id(code) if multilingual else None for code in codes]
+        if not self._base_style:
+            return [(token, None) for token in tokens]
+        traces = base.decode(memory, codes, Fixed(0))
+        texts = [self._labels.text(trace.tokens) for trace in traces]
+        return list(zip(tokens, texts, strict=True))
 
 
 def bytes_per_utterance(model_folder: Path, *, log_mel: bool) -> int:

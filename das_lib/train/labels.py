@@ -74,6 +74,10 @@ class LabelEncoder:
         spoken = [] if language is None else [language, self._ids[TASK]]
         return [self._ids[START], *spoken, self._ids[NO_TIMESTAMPS]]
 
+    def text(self, tokens: list[int]) -> str:
+        """What a transcript's tokens say, without the special ones."""
+        return self._tokenizer.decode(tokens, skip_special_tokens=True).strip()
+
     def encode(self, row_id: str, text: str, language: int | None) -> Labels | Reject:
         """Tokens of one text, or why it cannot be learned."""
         text = text.strip()

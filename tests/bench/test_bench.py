@@ -99,10 +99,10 @@ def test_training_is_measured_with_and_without_cached_features(monkeypatch, caps
     status, value, _ = run(monkeypatch, capsys, material, "train", *options)
     assert status == 0
     rows = {row["what"]: row for row in value["rows"]}
-    assert [row["cached"] for row in rows.values()] == [True, False, True, False]
+    assert [row["cached"] for row in rows.values()] == [True, False, True, False, False]
     assert all(row["samples_per_s"] > 0 for row in rows.values())
     assert rows["cached"]["ratio"] > 0
-    assert rows["features"]["against"] == "encoder"
+    assert rows["features"]["against"] == rows["features-base-style"]["against"] == "encoder"
 
 
 def test_features_made_again_are_those_of_the_cache(material, tmp_path):

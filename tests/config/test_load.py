@@ -33,7 +33,10 @@ def test_the_paper_configuration_has_the_papers_values():
     assert (config.lora.init, config.lora.targets) == ("pissa", ("q_proj", "v_proj"))
     fit = config.train
     assert (fit.learning_rate, fit.batch_size, fit.epochs, fit.warmup) == (3e-6, 16, 10, 0.1)
-    assert config.adml.tau == 0.025
+    assert (fit.style, fit.interpolation, fit.validation, fit.anchor) == ("text", 1, 0, 0)
+    assert not config.augment.active
+    assert config.baselines.learning_rate == 3e-6
+    assert (config.adml.strategy, config.adml.tau) == ("adml", 0.025)
     assert [d.utterances - d.held_out for d in config.domains] == [44_000, 31_000, 46_000]
     assert config.llm.model == "meta-llama/Meta-Llama-3-70B-Instruct"
     assert config.llm.engine_kwargs["tensor_parallel_size"] == 8
@@ -88,7 +91,7 @@ def test_an_unknown_key_in_a_list_names_its_place():
             {"adml": {"tau": "auto", "strategy": "max"}},
             r"adml\.tau=auto with adml\.strategy=max, which has no tau",
         ),
-        ({"train": {"patience": 2}}, r"train: .*patience=2 with validation=0"),
+        ({"train": {"patience": 2, "validation": 0}}, r"train: .*patience=2 with validation=0"),
     ],
 )
 def test_a_value_out_of_range_names_field_value_and_bound(changes, message):

@@ -91,6 +91,7 @@ def make_job(base, tmp_path) -> Callable[..., FitJob]:
         **train,
     ) -> FitJob:
         recipe = {"learning_rate": 3e-3, "epochs": 2, "batch_size": 4, "max_failures": 0}
+        recipe |= {"validation": 0, "interpolation": 1}
         name = system.replace(":", "_")
         return FitJob(
             system=system,
@@ -101,7 +102,7 @@ def make_job(base, tmp_path) -> Callable[..., FitJob]:
             excluded=excluded,
             model=str(base),
             base_name="openai/whisper-base",
-            lora=Lora(**{"rank": 4, "alpha": 8, **(lora or {})}),
+            lora=Lora(**{"rank": 4, "alpha": 8, "init": "pissa", **(lora or {})}),
             train=Train(**{**recipe, "anchor": weight, **train}),
             baselines=Baselines(learning_rate=1e-3, last_layers=1),
             seed=7,

@@ -8,11 +8,14 @@ import torch
 from train_tiny import ENGLISH, FRAMES, GERMAN, WIDTH
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
+from das_lib.adml import Fixed, Transcriber
 from das_lib.config.tree import Augment
 from das_lib.errors import ModelError
 from das_lib.speech.augment import Augmenter
 from das_lib.testing import tiny_whisper
+from das_lib.train import features
 from das_lib.train.features import EncodeFeatures, bytes_per_utterance
+from das_lib.train.labels import LabelEncoder
 from schemas.speech import FEATURES, SPEECH
 from schemas.validate import validate
 
@@ -123,10 +126,33 @@ def test_log_mel_is_kept_where_the_encoder_trains_and_masks_come_before_the_enco
     mel = extract(samples, sampling_rate=16000, return_tensors="np").input_features[0]
     assert np.abs(stored - mel.T).max() < 2e-3
     assert len(row["encoded"]) == bytes_per_utterance(base, log_mel=True)
-    masks = Augmenter(Augment(time_masks=3, mel_masks=2, mel_mask_bins=5), 0)
+    masks = Augmenter(Augment(part=0, time_masks=3, mel_masks=2, mel_mask_bins=5), 0)
     heard = {}
     for name, options in {"all": {}, "masked": {"masks": masks}}.items():
         (row,) = EncodeFeatures(base, "en", **options)(table).rows.to_pylist()
         assert len(row["encoded"]) == bytes_per_utterance(base, log_mel=False)
         heard[name] = row["encoded"]
     assert heard["all"] != heard["masked"]
+
+
+@pytest.mark.parametrize("options", [{}, {"log_mel": True}])
+@pytest.mark.parametrize("language", ["en", None])
+def test_in_the_bases_style_the_label_is_made_of_the_text_and_the_bases_transcript(
+    base, monkeypatch, language, options
+):
+    styled = []
+
+    def style(text: str, transcript: str) -> str:
+        styled.append((text, transcript))
+        return "other words"
+
+    monkeypatch.setattr(features, "in_base_style", style)
+    clip = np.round(noise(8000) * 32768).astype(np.float32) / 32768
+    table = speech(("a", "Hi", flac(clip)))
+    (row,) = EncodeFeatures(base, language, base_style=True, **options)(table).rows.to_pylist()
+    transcriber = Transcriber.from_pretrained(base, language=language)
+    (heard,) = transcriber.transcribe([clip], {"base": Fixed(0)})
+    assert styled == [("Hi", heard["base"].text)]
+    labels = LabelEncoder(base, multilingual=True, max_tokens=448)
+    spoken = labels.language_id(heard["base"].language)
+    assert row["labels"] == labels.encode("a", "other words", spoken).tokens

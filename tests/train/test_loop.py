@@ -10,12 +10,13 @@ from das_lib.train.data import FeatureData, split_off
 from das_lib.train.loop import Fitter, learning_rate
 from das_lib.train.lora import make_peft_model
 
-LORA = Lora(rank=4, alpha=8)
+LORA = Lora(rank=4, alpha=8, init="pissa")
 VALIDATION = 0.15
 
 
 def fitter(base, files, *, rank=0, world=1, **train) -> Fitter:
-    recipe = Train(**{"learning_rate": 3e-3, "epochs": 3, "batch_size": 4, **train})
+    plain = {"learning_rate": 3e-3, "epochs": 3, "batch_size": 4, "validation": 0}
+    recipe = Train(**{**plain, **train})
     model = make_peft_model(load_base(base), LORA, 0)
     data, validation = split_off(files, recipe.validation)
     options = {"validation": validation, "rank": rank, "world": world}

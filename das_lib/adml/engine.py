@@ -7,6 +7,7 @@ Shape suffixes: B utterances, N branches, T positions, S encoder frames, D model
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -120,8 +121,9 @@ class Engine:
                 f"{model_folder} has another encoder than {self._model.folder}; load it as a model "
                 "of its own"
             )
+        same = {n: t for n, t in self._model.tensors.items() if n.startswith("encoder.")}
         return Engine(
-            model,
+            replace(model, tensors=model.tensors | same),  # one copy of them in memory
             AdapterBank.load(model_folder, adapters or {}),
             precision=self._precision,
             device=self.device,

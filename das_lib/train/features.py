@@ -42,6 +42,13 @@ class _Clip:
     samples: np.ndarray  # [samples] float32
 
 
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    language: int | None  # token; None for English-only models
+    transcript: str | None = None  # the base's, where its style is wanted
+    english: bool = True
+
+
 class EncodeFeatures:
     """A `Process` from SPEECH rows to FEATURES rows; the amount is seconds of audio."""
 
@@ -124,13 +131,11 @@ class EncodeFeatures:
             batch = clips[start : start + self._batch_utterances]
             names = [ids[clip.row] for clip in batch]
             encoded_BSD, heard = self._encode([clip.samples for clip in batch], names)
-            for clip, encoded_SD, (language, transcript) in zip(
-                batch, encoded_BSD, heard, strict=True
-            ):
+            for clip, encoded_SD, said in zip(batch, encoded_BSD, heard, strict=True):
                 text = texts[clip.row]
-                if transcript is not None:
-                    text = in_base_style(text, transcript)
-                labels = self._labels.encode(ids[clip.row], text, language)
+                if said.transcript is not None:
+                    text = in_base_style(text, said.transcript, english=said.english)
+                labels = self._labels.encode(ids[clip.row], text, said.language)
                 if isinstance(labels, Reject):  # longer: a language that was detected, the style
                     rejects.append(labels)
                     continue
@@ -160,15 +165,13 @@ class EncodeFeatures:
         return _Clip(row, samples)
 
     @torch.inference_mode()
-    def _encode(
-        self, clips: list[np.ndarray], names: list[str]
-    ) -> tuple[np.ndarray, list[tuple[int | None, str | None]]]:
-        """What is kept of each clip, [B, S, D] float16; its language token and transcript."""
+    def _encode(self, clips: list[np.ndarray], names: list[str]) -> tuple[np.ndarray, list[_Heard]]:
+        """What is kept of each clip, [B, S, D] float16, and what the base hears in it."""
         mel_BFT = self.log_mel(clips)
         if self._masks is not None:
             for mel_FT, name, clip in zip(mel_BFT.numpy(), names, clips, strict=True):
                 self._masks.mask(mel_FT, name, len(clip) / SAMPLE_RATE_HZ)
-        heard: list[tuple[int | None, str | None]] = [(self._language, None)] * len(clips)
+        heard = [_Heard(self._language)] * len(clips)
         if self._keep_log_mel and self._base is None:
             return mel_BFT.mT.to(torch.float16).numpy(), heard
         encoded_BSD = self._encoder(mel_BFT)
@@ -177,17 +180,19 @@ class EncodeFeatures:
         kept = mel_BFT.mT if self._keep_log_mel else encoded_BSD
         return kept.to(torch.float16).cpu().numpy(), heard
 
-    def _heard(self, base: Engine, h_BSD: torch.Tensor) -> list[tuple[int | None, str | None]]:
-        """The language token and, for the style, the transcript of each utterance."""
+    def _heard(self, base: Engine, h_BSD: torch.Tensor) -> list[_Heard]:
+        """The language and, for the style, the transcript of each utterance."""
         memory = base.memory(h_BSD)
         codes = base.languages(memory)
         multilingual = self._labels.multilingual
         tokens = [self._labels.language_id(code) if multilingual else None for code in codes]
         if not self._base_style:
-            return [(token, None) for token in tokens]
+            return [_Heard(token) for token in tokens]
         traces = base.decode(memory, codes, Fixed(0))
-        texts = [self._labels.text(trace.tokens) for trace in traces]
-        return list(zip(tokens, texts, strict=True))
+        return [
+            _Heard(token, self._labels.text(trace.tokens), code == "en")
+            for token, trace, code in zip(tokens, traces, codes, strict=True)
+        ]
 
 
 def bytes_per_utterance(model_folder: Path, *, log_mel: bool) -> int:

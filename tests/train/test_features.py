@@ -136,14 +136,14 @@ def test_log_mel_is_kept_where_the_encoder_trains_and_masks_come_before_the_enco
 
 
 @pytest.mark.parametrize("options", [{}, {"log_mel": True}])
-@pytest.mark.parametrize("language", ["en", None])
+@pytest.mark.parametrize("language", ["en", "de", None])
 def test_in_the_bases_style_the_label_is_made_of_the_text_and_the_bases_transcript(
     base, monkeypatch, language, options
 ):
     styled = []
 
-    def style(text: str, transcript: str) -> str:
-        styled.append((text, transcript))
+    def style(text: str, transcript: str, *, english: bool) -> str:
+        styled.append((text, transcript, english))
         return "other words"
 
     monkeypatch.setattr(features, "in_base_style", style)
@@ -152,7 +152,7 @@ def test_in_the_bases_style_the_label_is_made_of_the_text_and_the_bases_transcri
     (row,) = EncodeFeatures(base, language, base_style=True, **options)(table).rows.to_pylist()
     transcriber = Transcriber.from_pretrained(base, language=language)
     (heard,) = transcriber.transcribe([clip], {"base": Fixed(0)})
-    assert styled == [("Hi", heard["base"].text)]
+    assert styled == [("Hi", heard["base"].text, heard["base"].language == "en")]
     labels = LabelEncoder(base, multilingual=True, max_tokens=448)
     spoken = labels.language_id(heard["base"].language)
     assert row["labels"] == labels.encode("a", "other words", spoken).tokens

@@ -34,14 +34,15 @@ def manifest_fingerprint(manifest: str | Path) -> str:
 
 
 def read_manifest(
-    manifest: str | Path, test_set: str, domain: str | None = None
+    manifest: str | Path, test_set: str, domain: str | None = None, limit: int | None = None
 ) -> tuple[Outcome, int]:
     """Rows of CORPUS for the lines of a JSONL manifest, and the number of lines read.
 
     A line is ``{"audio": path, "text": reference or null, "id": optional}``; ``audio`` is relative
     to the manifest, absolute, or ``s3://``. Lines that are no such object are rejected with
     ``no-json`` or ``no-audio``, an id that came before with ``duplicate-id``. Whether a recording
-    can be read is found when it is transcribed. With ``domain``, only lines count that have it.
+    can be read is found when it is transcribed. With ``domain``, only lines count that have it;
+    with ``limit``, only so many of them: those whose hashes are lowest, the same in every run.
 
     Raises:
         DasError: the manifest cannot be read or has no such line.
@@ -49,12 +50,13 @@ def read_manifest(
     rows: list[dict[str, Any]] = []
     rejects: list[Reject] = []
     seen: set[str] = set()
-    count = 0
-    for number, line in _lines(str(manifest)):
-        entry = _entry(line)
-        if domain is not None and isinstance(entry, dict) and entry.get("domain") != domain:
-            continue
-        count += 1
+    entries = [(number, line, _entry(line)) for number, line in _lines(str(manifest))]
+    if domain is not None:
+        entries = [e for e in entries if isinstance(e[2], str) or e[2].get("domain") == domain]
+    if limit is not None and limit < len(entries):
+        entries = sorted(entries, key=lambda e: row_id(e[1]))[:limit]
+        entries.sort(key=lambda e: e[0])
+    for number, line, entry in entries:
         if isinstance(entry, str):
             rejects.append(Reject(f"{test_set}:{number}", entry, line[:200]))
             continue
@@ -74,10 +76,10 @@ def read_manifest(
                 "path": _audio_path(str(manifest), audio),
             }
         )
-    if not count:
+    if not entries:
         what = "is empty" if domain is None else f"has no line of domain {domain!r}"
         raise DasError(f"manifest {manifest} of test set {test_set!r} {what}; list recordings")
-    return Outcome(pa.Table.from_pylist(rows, schema=CORPUS), rejects), count
+    return Outcome(pa.Table.from_pylist(rows, schema=CORPUS), rejects), len(entries)
 
 
 def speech_corpus(speech: pa.Table, test_set: str, split: str | None = "test") -> pa.Table:

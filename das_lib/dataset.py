@@ -14,7 +14,7 @@ import datetime
 import io
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -107,9 +107,13 @@ class Dataset:
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
         """The whole table; for datasets that are known to be small."""
-        tables = [self._open(self.data, name).read(columns) for name in self.data.names(".parquet")]
         empty = self.schema.empty_table().select(columns or self.schema.names)
-        return pa.concat_tables([empty, *tables])
+        return pa.concat_tables([empty, *self.tables(columns)])
+
+    def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """The rows, a data file at a time."""
+        for name in self.data.names(".parquet"):
+            yield self._open(self.data, name).read(columns)
 
     def files(self) -> list[str]:
         """Addresses of the data files."""

@@ -1,5 +1,7 @@
 """Errors that a user can act on, and rejections that a job survives."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -30,3 +32,24 @@ class Reject:
     id: str
     reason: str
     detail: str = ""
+
+
+@contextmanager
+def collect(errors: list[DasError]) -> Iterator[None]:
+    """Keep an error for `raise_all`, so that the others' work goes on."""
+    try:
+        yield
+    except DasError as error:
+        errors.append(error)
+
+
+def raise_all(errors: Sequence[DasError]) -> None:
+    """Raise what was collected, as one error.
+
+    Raises:
+        DasError: there is any.
+    """
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise DasError(f"{len(errors)} failed, the others are done. " + "; ".join(map(str, errors)))

@@ -5,8 +5,8 @@ step's rows, the schema's version and the hashes of the steps it reads (after ma
 Settings that only say how fast (pools, batch sizes of inference) are left out on purpose.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from das_lib.config.tree import UNRELATED, Config
@@ -17,10 +17,10 @@ from das_lib.steps import (
     corpus_step,
     fit_params,
     heard_step,
-    instructions_step,
     learnt_from,
     left_out,
     llm_params,
+    round_steps,
     synthetic_set,
     texts_step,
 )
@@ -28,7 +28,6 @@ from das_lib.storage import Folder
 from das_lib.train.leaks import leaked_ids
 from das_lib.train.systems import BASE, DAS, LORA, at_tau, system_name
 from schemas.speech import SPEECH
-from schemas.text import REPLIES
 from schemas.transcripts import CORPUS, TRANSCRIPTS, WER
 
 
@@ -38,6 +37,9 @@ class Plan:
 
     instructions: dict[str, Step]
     replies: dict[str, Step]
+    """Of the first round; which others there are shows as they are made."""
+    further_rounds: tuple[Step, ...] = ()
+    """Instructions and replies of the finished rounds after the first."""
     texts: dict[str, Step]
     speech: dict[str, Step]
     features: dict[str, Step]
@@ -60,6 +62,7 @@ class Plan:
         return [
             *self.instructions.values(),
             *self.replies.values(),
+            *self.further_rounds,
             *self.texts.values(),
             *self.speech.values(),
             *self.features.values(),
@@ -107,7 +110,18 @@ def plan_run(config: Config, output: Folder) -> Plan:
     columns = ["id", "text", "split"]
     texts = {d: dataset.read(columns) for d, dataset in datasets.items() if dataset.finished}
     leaked = leaked_ids(config, texts)
-    return build_plan(config, leaked) if leaked else plan
+    plan = build_plan(config, leaked) if leaked else plan
+    return replace(plan, further_rounds=tuple(_further_rounds(config, output)))
+
+
+def _further_rounds(config: Config, output: Folder) -> Iterator[Step]:
+    llm = llm_params(config)
+    for domain in config.spoken:
+        for number in range(1, config.text.max_rounds if domain.seeds else 0):
+            steps = round_steps(config, domain, llm, number)
+            if not all(step.dataset(output).finished for step in steps):
+                break
+            yield from steps
 
 
 def build_plan(config: Config, excluded: Mapping[str, Sequence[str]] | None = None) -> Plan:
@@ -126,14 +140,7 @@ def build_plan(config: Config, excluded: Mapping[str, Sequence[str]] | None = No
     texts: dict[str, Step] = {}
     for domain in config.spoken:
         if domain.seeds:
-            instructions[domain.name] = instructions_step(config, domain, llm)
-            replies[domain.name] = Step(
-                stage="replies",
-                name=domain.name,
-                params={"llm": llm, "texts_per_reply": config.text.texts_per_reply},
-                schema=REPLIES,
-                deps=(instructions[domain.name],),
-            )
+            instructions[domain.name], replies[domain.name] = round_steps(config, domain, llm)
         texts[domain.name] = texts_step(config, domain, replies.get(domain.name))
     names = [domain.name for domain in config.domains]
     speech = {

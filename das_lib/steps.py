@@ -15,7 +15,7 @@ from das_lib.storage import Folder, file_hash
 from das_lib.text.codec import prompts_fingerprint
 from das_lib.train.systems import ENCODER_DECODER, LORA, MULTI, baseline_systems, split_system
 from schemas.speech import FEATURES
-from schemas.text import INSTRUCTIONS, TEXTS
+from schemas.text import INSTRUCTIONS, REPLIES, TEXTS
 from schemas.transcripts import CORPUS
 
 # What an LLM engine is told about placement does not change what it writes.
@@ -178,32 +178,59 @@ def baseline_steps(
     return spectrograms, baselines
 
 
-def instructions_step(config: Config, domain: Domain, llm: dict[str, Any]) -> Step:
-    """Tailored instructions from a domain's seeds."""
-    return Step(
+def round_steps(
+    config: Config, domain: Domain, llm: dict[str, Any], number: int = 0
+) -> tuple[Step, Step]:
+    """Tailored instructions from a domain's seeds and the replies to them, of one round.
+
+    Raises:
+        DasError: a catalogue's file is missing.
+    """
+    name = domain.name
+    params: dict[str, Any] = {}
+    if number:
+        name, params = f"{name}-round{number}", {"round": number}
+    if domain.catalogues:
+        files = sorted(domain.catalogues.items())
+        params["catalogues"] = {kind: file_hash(path) for kind, path in files}
+    instructions = Step(
         stage="instructions",
-        name=domain.name,
+        name=name,
         params={
             "seeds": [seed.model_dump(mode="json") for seed in domain.seeds],
             "instructions_per_seed": config.text.instructions_per_seed,
             "llm": llm,
             "seed": config.seed,
+            **params,
         },
         schema=INSTRUCTIONS,
     )
+    replies = Step(
+        stage="replies",
+        name=name,
+        params={"llm": llm, "texts_per_reply": config.text.texts_per_reply},
+        schema=REPLIES,
+        deps=(instructions,),
+    )
+    return instructions, replies
 
 
 def texts_step(config: Config, domain: Domain, replies: Step | None) -> Step:
     """A domain's texts, from the LLM's replies or a file of one's own.
 
+    How many rounds of replies they take follows from the first round's settings and the bounds.
+
     Raises:
         DasError: the file is missing.
     """
+    bounds = {"min_words", "max_words", "near_duplicate"}
+    if domain.seeds:
+        bounds |= {"max_rounds", "min_yield"}
     params: dict[str, Any] = {
         "utterances": domain.utterances,
         "held_out": domain.held_out,
-        "min_words": config.text.min_words,
-        "max_words": config.text.max_words,
+        "language": config.asr.language,
+        **config.text.model_dump(include=bounds),
     }
     if domain.texts is not None:
         params["texts"] = file_hash(domain.texts)
@@ -222,10 +249,10 @@ def corpus_step(test_set: TestSet) -> Step:
     Raises:
         DasError: the manifest cannot be read.
     """
-    domain = {} if test_set.domain is None else {"domain": test_set.domain}
+    part = test_set.model_dump(include={"domain", "limit"}, exclude_none=True)
     return Step(
         stage="corpus",
         name=test_set.name,
-        params={"manifest": manifest_fingerprint(test_set.manifest), **domain},
+        params={"manifest": manifest_fingerprint(test_set.manifest), **part},
         schema=CORPUS,
     )

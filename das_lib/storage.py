@@ -145,14 +145,19 @@ class Folder:
             self.fs.rm_file(self.path(name))
 
 
-def file_hash(url: str) -> str:
-    """Hash of a file's content, local or s3.
+def read_file(url: str) -> bytes:
+    """A file's content, local or s3.
 
     Raises:
         StorageError: it is missing or cannot be read.
     """
     parent, _, name = url.rpartition("/")
-    return hashlib.sha256(Folder(parent or ".").read(name)).hexdigest()[:16]
+    return Folder(parent or ".").read(name)
+
+
+def file_hash(url: str) -> str:
+    """Hash of a file's content; see `read_file`."""
+    return hashlib.sha256(read_file(url)).hexdigest()[:16]
 
 
 @contextmanager

@@ -13,12 +13,14 @@ import ray.data
 
 from das_lib.config import Config, Domain
 from das_lib.dataset import Dataset
-from das_lib.errors import Reject
+from das_lib.errors import DasError, Reject, collect, raise_all
 from das_lib.ids import row_id
 from das_lib.models import resolve_model
 from das_lib.progress import Progress
 from das_lib.rows import Outcome
-from das_lib.steps import Step
+from das_lib.steps import Step, llm_params, round_steps
+from das_lib.text.card import CARD, FIGURES, base_vocabulary, card, figures
+from das_lib.text.catalogues import read_catalogues
 from das_lib.text.codec import (
     instruction_messages,
     instruction_pattern,
@@ -29,7 +31,7 @@ from das_lib.text.codec import (
 )
 from das_lib.text.engine import sampling_params
 from das_lib.text.own_texts import read_own_texts
-from das_lib.text.select import build_texts
+from das_lib.text.select import Selection
 from ray_jobs.llm import processor
 from ray_jobs.run import Run
 
@@ -37,47 +39,131 @@ Row = Mapping[str, Any]
 
 
 def generate(run: Run) -> None:
-    """Make the texts of every domain that lacks them."""
+    """Make the texts of every domain that lacks them.
+
+    Raises:
+        DasError: a domain has no texts, or too few; the others' are made all the same.
+    """
     todo = run.pending(run.plan.texts)
     domains = [domain for domain in run.config.spoken if domain.name in todo]
-    written = [domain for domain in domains if domain.seeds]
-    if written:
-        write_instructions(run, written)
-        write_replies(run, written)
     if not domains:
         return
+    errors: list[DasError] = []
+    written = choose_texts(run, [domain for domain in domains if domain.seeds], errors)
     started = time.monotonic()
-    rows_in = {}
+    made: dict[str, int] = {}
     for domain in domains:
-        outcome, rows_in[domain.name] = _texts(run, domain)
-        todo[domain.name].commit("00000", outcome, run.config.rows_per_block)
-    run.finish(todo, rows_in, started)
+        with collect(errors):
+            outcome = _texts(run, domain, written)
+            count = outcome.rows.num_rows + len(outcome.rejects)
+            if count:  # else the LLM gave nothing, which was collected above
+                todo[domain.name].commit("00000", outcome, run.config.rows_per_block)
+                describe(run, domain, outcome, todo[domain.name])
+                made[domain.name] = count
+    if made:
+        run.finish({name: todo[name] for name in made}, made, started)
     run.plan_again()
-    for dataset in todo.values():
-        dataset.require_rows()
+    for name in made:
+        with collect(errors):
+            todo[name].require_rows()
+    raise_all(errors)
 
 
-def write_instructions(run: Run, domains: list[Domain]) -> None:
-    """First LLM call: keywords and a tailored instruction from each variant of a seed."""
-    config = run.config
-    ask(
-        run,
-        {domain.name: run.plan.instructions[domain.name] for domain in domains},
-        {d.name: seed_rows(d, config.text.instructions_per_seed, config.seed) for d in domains},
-        instruction_messages,
-        instruction_pattern(),
-        parse_instruction,
+def describe(run: Run, domain: Domain, outcome: Outcome, dataset: Dataset) -> None:
+    """Write the card of a domain's texts and the figures in it."""
+    keywords: set[str] = set()
+    if domain.seeds:
+        llm = llm_params(run.config)
+        for number in range(run.config.text.max_rounds):
+            made = run.dataset(round_steps(run.config, domain, llm, number)[0])
+            if not made.finished:
+                break
+            for block in made.tables(["keywords"]):
+                keywords.update(*block["keywords"].to_pylist())
+    found = figures(
+        outcome,
+        run.config.seed,
+        keywords=sorted(keywords),
+        catalogues=read_catalogues(domain),
+        vocabulary=base_vocabulary(run.config.asr.model),
     )
+    dataset.folder.write_json(FIGURES, found)
+    text = card(domain.name, found, outcome.rows["text"].to_pylist(), run.config.seed)
+    dataset.folder.write(CARD, text.encode())
 
 
-def write_replies(run: Run, domains: list[Domain]) -> None:
+def choose_texts(run: Run, domains: list[Domain], errors: list[DasError]) -> dict[str, Selection]:
+    """What the LLM writes for each domain, in rounds until it suffices or hardly any comes.
+
+    A domain for which the LLM writes nothing at all is named in ``errors``.
+    """
+    config, llm = run.config, llm_params(run.config)
+    chosen = {d.name: Selection(d, config.text, config.asr.language) for d in domains}
+    short = domains
+    for number in range(config.text.max_rounds):
+        short = [domain for domain in short if chosen[domain.name].missing]
+        if not short:
+            break
+        steps = {domain.name: round_steps(config, domain, llm, number) for domain in short}
+        instructions = {name: step for name, (step, _) in steps.items()}
+        write_instructions(run, short, instructions, number)
+        _require(run, instructions, errors if number == 0 else [])
+        short = [d for d in short if run.dataset(instructions[d.name]).summary().rows_out]
+        replies = {domain.name: steps[domain.name][1] for domain in short}
+        write_replies(run, instructions, replies)
+        _require(run, replies, errors if number == 0 else [])
+        short = [d for d in short if _goes_on(run, replies[d.name], chosen[d.name], number)]
+    return chosen
+
+
+def _require(run: Run, steps: Mapping[str, Step], errors: list[DasError]) -> None:
+    for step in steps.values():
+        with collect(errors):
+            run.dataset(step).require_rows()
+
+
+def _goes_on(run: Run, replies: Step, selection: Selection, number: int) -> bool:
+    """Take a round's texts; whether another round is worth its while."""
+    taken = selection.offer_replies(run.dataset(replies).tables(["id", "reply"]))
+    text, domain = run.config.text, selection.domain
+    if not selection.missing:
+        return True
+    last = number + 1 == text.max_rounds
+    if not last and taken.share >= text.min_yield:
+        return True
+    bound = f"text.max_rounds={text.max_rounds}" if last else f"text.min_yield={text.min_yield:g}"
+    print(
+        f"texts        {domain.name}: {domain.utterances - selection.missing} of "
+        f"{domain.utterances} after round {number + 1} ({bound}), which gave {taken.accepted} of "
+        f"{taken.candidates} candidates ({taken.share:.1%}); add seeds or catalogues, or lower "
+        "utterances",
+        file=sys.stderr,
+        flush=True,
+    )
+    return False
+
+
+def write_instructions(
+    run: Run, domains: list[Domain], steps: Mapping[str, Step], number: int
+) -> None:
+    """First LLM call: keywords and a tailored instruction from each variant of a seed."""
+    count, seed = run.config.text.instructions_per_seed, run.config.seed
+    inputs = {
+        domain.name: seed_rows(
+            domain, count, seed, number=number, catalogues=read_catalogues(domain)
+        )
+        for domain in domains
+    }
+    ask(run, steps, inputs, instruction_messages, instruction_pattern(), parse_instruction)
+
+
+def write_replies(run: Run, instructions: Mapping[str, Step], steps: Mapping[str, Step]) -> None:
     """Second LLM call: texts for each instruction; the replies are kept as they are."""
     count = run.config.text.texts_per_reply
-    steps = {domain.name: run.plan.replies[domain.name] for domain in domains}
     ask(
         run,
         steps,
-        {domain.name: run.source(run.plan.instructions[domain.name]).read() for domain in domains},
+        {name: run.source(instructions[name]).read() for name in steps},
         lambda row: text_messages(row, count),
         texts_pattern(count, run.config.text),
         _keep_reply,
@@ -112,8 +198,6 @@ def ask(
                 rejected += len(outcome.rejects)
                 progress.advance(len(rows), f"{rejected} rejected" if rejected else "")
     run.finish(todo, {name: inputs[name].num_rows for name in todo}, started)
-    for dataset in todo.values():
-        dataset.require_rows()
 
 
 def _prompts(
@@ -175,12 +259,10 @@ def _keep_reply(row: Row, reply: str) -> dict[str, Any]:
     }
 
 
-def _texts(run: Run, domain: Domain) -> tuple[Outcome, int]:
+def _texts(run: Run, domain: Domain, written: Mapping[str, Selection]) -> Outcome:
     if domain.texts is not None:
-        outcome = read_own_texts(domain.texts, domain, run.config.text)
-        return outcome, outcome.rows.num_rows + len(outcome.rejects)
-    replies = run.source(run.plan.replies[domain.name]).read()
-    return build_texts(domain, replies, run.config.text)
+        return read_own_texts(domain.texts, domain, run.config.text, run.config.asr.language)
+    return written[domain.name].outcome()
 
 
 if __name__ == "__main__":

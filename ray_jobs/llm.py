@@ -9,7 +9,7 @@ import pyarrow as pa
 from ray.data import ActorPoolStrategy, Dataset
 
 from das_lib.config.tree import Llm
-from das_lib.text.engine import FakeLlm
+from das_lib.text.engine import FakeLlm, OpenAiLlm
 
 # Every stage beside the engine is light, and the engine must never wait for a CPU that one of them
 # holds: with whole CPUs the chain hangs on a machine of two.
@@ -43,31 +43,32 @@ def processor(llm: Llm, model_path: str) -> Callable[[Dataset], Dataset]:
     the engine fails on has reply ``""`` and the reason in ``error``; all others have error ``""``.
     Both given columns are dropped, all others are kept. Order is not kept.
     """
-    if llm.engine == "fake":
-        return lambda rows: rows.map_batches(
-            FakeEngine,
-            batch_size=llm.batch_rows,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=llm.engines),
-            num_cpus=llm.num_cpus,
-        )
-    return _vllm(llm, model_path)
+    if llm.engine == "vllm":
+        return _vllm(llm, model_path)
+    return lambda rows: rows.map_batches(
+        PythonEngine,
+        batch_size=llm.batch_rows,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=llm.engines),
+        num_cpus=llm.num_cpus,
+        fn_constructor_args=(llm,),
+    )
 
 
-class FakeEngine:
-    """`FakeLlm` over batches."""
+class PythonEngine:
+    """An engine without weights of its own, over batches."""
 
-    def __init__(self) -> None:
-        self.llm = FakeLlm()
+    def __init__(self, llm: Llm) -> None:
+        self.replies = OpenAiLlm(llm).replies if llm.engine == "openai" else FakeLlm().replies
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Reply to each row."""
         rows = batch.select(["messages", "sampling_params"]).to_pylist()
-        replies = [self.llm.reply(row["messages"], row["sampling_params"]) for row in rows]
+        answers = self.replies([(row["messages"], row["sampling_params"]) for row in rows])
         kept = batch.drop_columns(["messages", "sampling_params"])
-        return kept.append_column("reply", pa.array(replies, pa.string())).append_column(
-            "error", pa.array([""] * len(replies), pa.string())
-        )
+        for name, values in zip(("reply", "error"), zip(*answers, strict=True), strict=True):
+            kept = kept.append_column(name, pa.array(values, pa.string()))
+        return kept
 
 
 def engine_config(llm: Llm, model_path: str) -> dict[str, Any]:

@@ -95,7 +95,8 @@ def collect(run: Run) -> None:
     rows_in = {}
     for name, dataset in todo.items():
         if name in sets:
-            outcome, rows_in[name] = read_manifest(sets[name].manifest, name, sets[name].domain)
+            given = sets[name]
+            outcome, rows_in[name] = read_manifest(given.manifest, name, given.domain, given.limit)
         else:
             speech = run.source(run.plan.speech[name.removeprefix(SYNTHETIC)]).read()
             # Nothing is trained on unrelated texts.

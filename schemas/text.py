@@ -13,7 +13,11 @@ INSTRUCTIONS = schema(
         field("use_case", pa.string(), "Use case of the seed instruction."),
         field("skills", pa.list_(pa.string()), "Skills of the seed instruction."),
         field("persona", pa.string(), "Who speaks."),
-        field("keywords", pa.list_(pa.string()), "Metadata that the LLM made from the seed."),
+        field(
+            "keywords",
+            pa.list_(pa.string()),
+            "Entities of the catalogues, then metadata that the LLM made from the seed.",
+        ),
         field("instruction", pa.string(), "Tailored instruction, sent to the LLM as it is."),
     ],
 )

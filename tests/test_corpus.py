@@ -43,6 +43,25 @@ def test_a_set_may_be_one_domain_of_a_manifest(tmp_path):
         read_manifest(write(tmp_path / "n.jsonl", *lines), "human_c", "c")
 
 
+def test_a_set_may_be_a_fair_sample_of_a_manifest(tmp_path):
+    lines = [{"audio": f"{i}.flac", "domain": "ab"[i % 2]} for i in range(40)]
+    manifest = write(tmp_path / "m.jsonl", *lines)
+
+    def paths(limit, *given):
+        outcome, count = read_manifest(given[0] if given else manifest, "human", "a", limit)
+        assert count == outcome.rows.num_rows
+        return [path.rsplit("/", 1)[1] for path in outcome.rows["path"].to_pylist()]
+
+    every, some = paths(None), paths(7)
+    assert len(some) == 7
+    assert some == [path for path in every if path in some], "in the manifest's order"
+    assert some != every[:7]
+    assert set(some) < set(paths(8))
+    assert paths(99) == every
+    # Which are taken hangs on the lines, not on their places.
+    assert set(paths(7, write(tmp_path / "turned.jsonl", *reversed(lines)))) == set(some)
+
+
 def test_a_missing_or_empty_manifest_is_an_error(tmp_path):
     with pytest.raises(DasError, match="cannot be read"):
         manifest_fingerprint(tmp_path / "none.jsonl")

@@ -38,6 +38,9 @@ class Domain(Section):
     """Texts kept out of training; spoken, they are the test set ``synthetic_<name>``."""
     seeds: tuple[Seed, ...] = ()
     """Seed instructions for the LLM."""
+    catalogues: dict[Name, str] = Field(default={})
+    """Names that the LLM's texts must mention, evenly: by kind (``artist``) a TXT file with one a
+    line, or a CSV file with a column of that name."""
     texts: str | None = None
     """File of own texts (JSONL, CSV, Parquet or TXT; column ``text``); then no LLM runs."""
 
@@ -60,14 +63,27 @@ class Domain(Section):
 class Llm(Section):
     """The language model that writes instructions and texts."""
 
-    engine: Literal["vllm", "fake"] = "vllm"
-    """``fake`` writes fixed phrases without a model, for tests."""
+    engine: Literal["vllm", "openai", "fake"] = "vllm"
+    """``vllm`` in this cluster; ``openai``: an endpoint that speaks OpenAI's protocol; ``fake``
+    writes fixed phrases without a model, for tests."""
     model: str = "meta-llama/Meta-Llama-3-70B-Instruct"
     """Local folder or hub name."""
     engine_kwargs: dict[str, Any] = Field(default={})
     """Passed to vLLM as they are, e.g. ``tensor_parallel_size: 8``."""
+    base_url: str | None = None
+    """Address of the endpoint of ``openai``, such as ``http://host:8000/v1``."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Variable of the workers' environment that holds the endpoint's key; the key itself is never
+    written anywhere."""
+    requests: Annotated[int, Field(ge=1)] = 16
+    """Requests to the endpoint at once, of each engine."""
+    timeout_s: Annotated[float, Field(gt=0)] = 300
+    """Longest wait for a reply of the endpoint before the request is sent again."""
+    max_retries: Annotated[int, Field(ge=0)] = 8
+    """Times that a request is sent again where the endpoint fails, stalls or limits the rate, with
+    growing pauses or those that it asks for; then the row is rejected."""
     engines: Annotated[int, Field(ge=1)] = 1
-    """vLLM engines side by side."""
+    """Engines side by side."""
     num_cpus: Annotated[float, Field(gt=0)] = 1
     """Logical CPUs of each engine's worker."""
     num_gpus: Annotated[int, Field(ge=0)] = 0
@@ -81,18 +97,35 @@ class Llm(Section):
     max_tokens: Annotated[int, Field(ge=16)] = 512
     """Longest reply, tokens."""
 
+    @model_validator(mode="after")
+    def _endpoint(self) -> "Llm":
+        if (self.engine == "openai") is not bool(self.base_url):
+            given = "no base_url" if self.engine == "openai" else f"base_url={self.base_url}"
+            raise ValueError(
+                f"llm.engine={self.engine} with {given}: the address belongs to the engine openai; "
+                "give both or neither"
+            )
+        return self
+
 
 class Text(Section):
     """From seed instructions to texts, and what a text must be."""
 
     instructions_per_seed: Annotated[int, Field(ge=1)] = 100
-    """Tailored instructions that the LLM writes from each seed."""
+    """Tailored instructions that the LLM writes from each seed in a round."""
+    max_rounds: Annotated[int, Field(ge=1)] = 20
+    """Rounds of instructions and texts, as long as texts are missing."""
+    min_yield: Fraction = 0.02
+    """Part of a round's candidates that must be accepted for another round to follow."""
     texts_per_reply: Annotated[int, Field(ge=1, le=100)] = 20
     """Texts asked for in one reply."""
     min_words: Annotated[int, Field(ge=1)] = 3
     """Shorter texts are rejected."""
     max_words: Annotated[int, Field(ge=2)] = 40
     """Longer texts are rejected."""
+    near_duplicate: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Texts that share so much with one taken before (Jaccard index of their 4-grams of characters)
+    are rejected; 1 rejects no more than the duplicates."""
 
 
 class Tts(Section):

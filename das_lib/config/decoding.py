@@ -86,6 +86,8 @@ class TestSet(Section):
     """JSONL: ``audio`` (path relative to the manifest, or absolute), ``text``, optional ``id``."""
     domain: str | None = None
     """Only the manifest's lines with this ``domain``; null takes them all."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """At most so many of them, a fair sample that is the same in every run; null takes them all."""
 
 
 class Evaluation(Section):

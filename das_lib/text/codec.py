@@ -10,7 +10,7 @@ model's sentences begin in many ways. Parsers are total: any string becomes rows
 import json
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from string import Template
@@ -21,6 +21,7 @@ import pyarrow as pa
 from das_lib.config.tree import Domain, Text
 from das_lib.errors import Reject
 from das_lib.ids import content_hash, row_id
+from das_lib.text.catalogues import Catalogue, entities_of
 
 Message = dict[str, str]
 
@@ -41,21 +42,31 @@ PROMPTS = pa.schema(
         ("skills", pa.list_(pa.string())),
         ("persona", pa.string()),
         ("instruction", pa.string()),
+        ("entities", pa.list_(pa.string())),
     ]
 )
 """Rows of call 1: a seed instruction with some of its skills; ``instruction`` is the seed's."""
 
 
-def seed_rows(domain: Domain, count_per_seed: int, seed: int) -> pa.Table:
+def seed_rows(
+    domain: Domain,
+    count_per_seed: int,
+    seed: int,
+    *,
+    number: int = 0,
+    catalogues: Sequence[Catalogue] = (),
+) -> pa.Table:
     """Rows of PROMPTS: ``count_per_seed`` variants of each of the domain's seeds.
 
     Variant n of a seed draws on a sample of the seed's skills, at least half of them, in random
-    order. Ids depend on the domain, the seed instruction, n and ``seed``.
+    order. Ids depend on the domain, the seed instruction, n and ``seed``; the round ``number`` has
+    the variants that follow those of the rounds before it.
     """
     rows = []
-    for given in domain.seeds:
+    first = number * count_per_seed
+    for place, given in enumerate(domain.seeds):
         content = given.model_dump_json()
-        for variant in range(count_per_seed):
+        for variant in range(first, first + count_per_seed):
             identity = row_id(domain.name, content, str(variant), str(seed))
             draw = random.Random(identity)
             size = draw.randint((len(given.skills) + 1) // 2, len(given.skills))
@@ -67,6 +78,7 @@ def seed_rows(domain: Domain, count_per_seed: int, seed: int) -> pa.Table:
                     "skills": draw.sample(given.skills, size),
                     "persona": given.persona,
                     "instruction": given.instruction,
+                    "entities": entities_of(catalogues, variant * len(domain.seeds) + place, seed),
                 }
             )
     return pa.Table.from_pylist(rows, schema=PROMPTS)
@@ -144,7 +156,9 @@ def parse_instruction(row: Mapping[str, Any], reply: str) -> dict[str, Any] | Re
         return Reject(row["id"], "no-instruction", reply[:200])
     kept = {name: row[name] for name in ("id", "domain", "use_case", "skills", "persona")}
     tailored = _tailored(row, _clean(instruction))
-    return kept | {"keywords": list(usable), "instruction": tailored}
+    # Entities first: of the keywords, a prompt mentions the first few.
+    named = dict.fromkeys([*row["entities"], *usable])
+    return kept | {"keywords": list(named), "instruction": tailored}
 
 
 def parse_texts(reply_id: str, reply: str) -> list[str] | Reject:

@@ -1,15 +1,24 @@
-"""What an LLM engine is asked for each row, and an engine without a model for tests."""
+"""What an LLM engine is asked for each row; a remote engine; one without a model for tests."""
 
 import json
+import os
 import random
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from das_lib.config.tree import Llm
+from das_lib.errors import DasError
 
 FREQUENCY_PENALTY = 0.4  # small models otherwise write one sentence over and over in a list
 MIN_P = 0.1  # cuts the tail of unlikely tokens without the sort that top_p costs at each step
+OPENAI_PARAMS = ("temperature", "top_p", "max_tokens", "frequency_penalty", "seed")
+
+Chat = tuple[Sequence[Mapping[str, str]], Mapping[str, Any]]
+"""Messages and sampling parameters."""
+Answer = tuple[str, str]
+"""Reply and error, one of them empty."""
 
 
 def sampling_params(llm: Llm, row: Mapping[str, Any], pattern: str) -> dict[str, Any]:
@@ -29,11 +38,64 @@ def sampling_params(llm: Llm, row: Mapping[str, Any], pattern: str) -> dict[str,
     }
 
 
+class OpenAiLlm:
+    """Any endpoint that speaks OpenAI's chat protocol.
+
+    The pattern of the reply, and all else that the protocol lacks, is not sent: not every endpoint
+    would take it, and the parsers do without.
+    """
+
+    def __init__(self, llm: Llm) -> None:
+        """Make a client.
+
+        Raises:
+            DasError: the environment holds no key.
+        """
+        from openai import OpenAI
+
+        key = os.environ.get(llm.api_key_env)
+        if not key:
+            raise DasError(
+                f"llm.api_key_env={llm.api_key_env}: the environment of this worker has no such "
+                "variable; set it where Ray is started (to any word for an endpoint without keys)"
+            )
+        self._model, self._key = llm.model, key
+        self._client = OpenAI(
+            base_url=llm.base_url,
+            api_key=key,
+            timeout=llm.timeout_s,
+            max_retries=llm.max_retries,
+        )
+        self._requests = ThreadPoolExecutor(llm.requests)
+
+    def replies(self, chats: Sequence[Chat]) -> list[Answer]:
+        """An answer to each chat, in their order."""
+        return list(self._requests.map(self._answer, chats))
+
+    def _answer(self, chat: Chat) -> Answer:
+        from openai import OpenAIError
+
+        messages, params = chat
+        sent: Any = {"messages": list(messages)} | {name: params[name] for name in OPENAI_PARAMS}
+        try:
+            answer = self._client.chat.completions.create(model=self._model, **sent)
+            content = answer.choices[0].message.content
+        except OpenAIError as error:
+            return "", f"{type(error).__name__}: {error}".replace(self._key, "...")
+        except (AttributeError, IndexError, TypeError):  # a reply of another form
+            content = None
+        return (content, "") if content else ("", "the endpoint sent a reply without content")
+
+
 class FakeLlm:
     """Answers both calls without a model: fixed phrases around the prompt's own words.
 
     The same messages and seed have the same reply; sentences differ among seeds.
     """
+
+    def replies(self, chats: Sequence[Chat]) -> list[Answer]:
+        """An answer to each chat, in their order."""
+        return [(self.reply(*chat), "") for chat in chats]
 
     def reply(self, messages: Sequence[Mapping[str, str]], params: Mapping[str, Any]) -> str:
         """Reply to a chat in the form that the pattern in ``params`` asks for."""

@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 from das_lib.config.tree import Domain, Text
 from das_lib.errors import DasError, Reject
 from das_lib.rows import Outcome
-from das_lib.storage import Folder
-from das_lib.text.select import Candidate, accept
+from das_lib.storage import read_file
+from das_lib.text.select import Candidate, Selection
 
 FORMATS = (".jsonl", ".csv", ".parquet", ".txt")
 COLUMN, LIST_COLUMN = "text", "texts"
 
 
-def read_own_texts(path: str, domain: Domain, text: Text) -> Outcome:
+def read_own_texts(path: str, domain: Domain, text: Text, language: str | None) -> Outcome:
     """Rows of TEXTS for the texts of a file that pass the filters, once each, as many as wanted.
 
     The texts are column ``text``; in JSONL and Parquet also column ``texts``, lists of texts; in
@@ -52,14 +52,16 @@ def read_own_texts(path: str, domain: Domain, text: Text) -> Outcome:
         ) from error
     if not candidates and not rejects:
         raise DasError(f"domain {domain.name!r}: texts={path} holds no text; give a file with some")
-    outcome = accept(domain, candidates, text)
+    selection = Selection(domain, text, language)
+    selection.offer(candidates)
+    outcome = selection.outcome()
     return Outcome(outcome.rows, rejects + outcome.rejects)
 
 
 def _entries(path: str) -> Iterator[tuple[int, Any]]:
     """(line or row from 1, text or list of texts or Reject)."""
     suffix = next((s for s in FORMATS if path.lower().endswith(s)), None)
-    content = _read(path)
+    content = read_file(path)
     if suffix == ".txt":
         for number, line in enumerate(content.decode("utf-8-sig").splitlines(), 1):
             if line.strip():
@@ -102,8 +104,3 @@ def _wrong_column(path: str, found: Any, wanted: tuple[str, ...]) -> DasError:
         f"texts={path} has the columns {', '.join(map(repr, found)) or 'none'}; "
         f"name the one with the texts {' or '.join(map(repr, wanted))}"
     )
-
-
-def _read(path: str) -> bytes:
-    parent, _, name = path.rpartition("/")
-    return Folder(parent or ".").read(name)

@@ -1,6 +1,6 @@
 """Candidates -> texts: filters, duplicates, the number wanted, the split."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -10,7 +10,8 @@ from das_lib.errors import DasError, Reject
 from das_lib.ids import row_id
 from das_lib.rows import Outcome
 from das_lib.text.codec import example_texts, parse_texts
-from das_lib.text.filters import check_text, normal_form
+from das_lib.text.duplicates import NearDuplicates, Shingles
+from das_lib.text.filters import Filters, normal_form
 from schemas.text import TEXTS
 
 
@@ -23,72 +24,114 @@ class Candidate:
     source: str
 
 
-def build_texts(domain: Domain, replies: pa.Table, text: Text) -> tuple[Outcome, int]:
-    """Rows of TEXTS from rows of REPLIES, and the number of candidates.
+@dataclass(frozen=True, slots=True)
+class Yield:
+    """What one round gave."""
 
-    A reply that is no list counts as one candidate. The outcome depends on the set of replies
-    only, not on their order.
+    candidates: int
+    accepted: int
 
-    Raises:
-        DasError: some texts were accepted, but not more than are held out.
+    @property
+    def share(self) -> float:
+        """Accepted part of the candidates."""
+        return self.accepted / max(self.candidates, 1)
+
+
+class Selection:
+    """The texts of one domain, taken round by round.
+
+    A round's candidates are taken in the order of their rows' ids, which are hashes: those taken
+    are a fair sample of the round, whatever the order in which the replies came.
     """
-    candidates: list[Candidate] = []
-    rejects: list[Reject] = []
-    for row in replies.select(["id", "reply"]).to_pylist():
-        found = parse_texts(row["id"], row["reply"])
-        if isinstance(found, Reject):
-            rejects.append(found)
-            continue
-        candidates += [Candidate(f"{row['id']}-{n}", t, row["id"]) for n, t in enumerate(found)]
-    recited = {normal_form(example): "prompt's example" for example in example_texts()}
-    outcome = accept(domain, candidates, text, recited)
-    rejects += outcome.rejects
-    return Outcome(outcome.rows, rejects), outcome.rows.num_rows + len(rejects)
 
+    def __init__(self, domain: Domain, text: Text, language: str | None) -> None:
+        """Begin with nothing; ``language`` is what the texts must be in, None for any."""
+        self.domain = domain
+        self._filters = Filters(text, language)
+        self._near = NearDuplicates(text.near_duplicate)
+        self._seen: dict[str, str] = {}
+        self._accepted: list[dict[str, str]] = []
+        self._rejects: list[Reject] = []
 
-def accept(
-    domain: Domain,
-    candidates: Iterable[Candidate],
-    text: Text,
-    known: Mapping[str, str] | None = None,
-) -> Outcome:
-    """The candidates that pass the filters, once each, at most ``domain.utterances``.
+    @property
+    def missing(self) -> int:
+        """Texts still wanted."""
+        return self.domain.utterances - len(self._accepted)
 
-    ``known`` holds normal forms that are duplicates from the start, each with where it is from.
-    Candidates are taken in the order of their rows' ids, which are hashes: those taken
-    are a fair sample of all replies, and the held-out ones a fair sample of those.
+    def offer_replies(self, replies: Iterable[pa.Table]) -> Yield:
+        """Take from blocks of REPLIES; a reply that is no list counts as one candidate."""
+        # A small model may recite the prompt.
+        self._seen |= {normal_form(example): "prompt's example" for example in example_texts()}
+        unread: list[Reject] = []
+        taken = self.offer(_read_replies(replies, unread))
+        self._rejects += unread
+        return Yield(taken.candidates + len(unread), taken.accepted)
 
-    Raises:
-        DasError: some texts were accepted, but not more than are held out.
-    """
-    rejects: list[Reject] = []
-    accepted: list[dict[str, str]] = []
-    seen = dict(known or {})
-    keyed = sorted((row_id(domain.name, c.text), c.id, c) for c in candidates)
-    for identity, _, candidate in keyed:
-        form = normal_form(candidate.text)
-        reason, detail = check_text(candidate.text, text), candidate.text[:200]
-        if reason is None and form in seen:
-            reason, detail = "duplicate", f"{seen[form]}: {detail}"
-        if reason is None:
-            seen[form] = identity
-            reason = "surplus" if len(accepted) == domain.utterances else None
+    def offer(self, candidates: Iterable[Candidate]) -> Yield:
+        """Take what passes the filters and is new, as long as texts are wanted."""
+        keyed = sorted((row_id(self.domain.name, c.text), c.id, c) for c in candidates)
+        before = len(self._accepted)
+        for identity, _, candidate in keyed:
+            fault = self._fault(identity, candidate.text)
+            if fault is not None:
+                self._rejects.append(Reject(candidate.id, *fault))
+                continue
+            self._accepted.append(
+                {
+                    "id": identity,
+                    "domain": self.domain.name,
+                    "text": candidate.text,
+                    "source": candidate.source,
+                }
+            )
+        return Yield(len(keyed), len(self._accepted) - before)
+
+    def outcome(self) -> Outcome:
+        """Rows of TEXTS and every rejection.
+
+        Held out are the texts with the lowest ids, a fair sample of all rounds.
+
+        Raises:
+            DasError: some texts were accepted, but not more than are held out.
+        """
+        accepted, held_out = sorted(self._accepted, key=lambda row: row["id"]), self.domain.held_out
+        if accepted and len(accepted) <= held_out:
+            raise DasError(
+                f"domain {self.domain.name!r}: {len(accepted)} texts were accepted and "
+                f"held_out={held_out} of them are for testing, which leaves none to train on; "
+                "lower held_out, or give more texts (text.instructions_per_seed, seeds)"
+            )
+        rows = [
+            {**row, "split": "test" if number < held_out else "train"}
+            for number, row in enumerate(accepted)
+        ]
+        return Outcome(pa.Table.from_pylist(rows, schema=TEXTS), self._rejects)
+
+    def _fault(self, identity: str, text: str) -> tuple[str, str] | None:
+        """Reason and detail of a rejection; None takes the text."""
+        reason = self._filters.check(text)
         if reason is not None:
-            rejects.append(Reject(candidate.id, reason, detail))
-            continue
-        accepted.append(
-            {
-                "id": identity,
-                "domain": domain.name,
-                "text": candidate.text,
-                "split": "test" if len(accepted) < domain.held_out else "train",
-                "source": candidate.source,
-            }
-        )
-    if accepted and len(accepted) <= domain.held_out:
-        raise DasError(
-            f"domain {domain.name!r}: {len(accepted)} texts were accepted and "
-            f"held_out={domain.held_out} of them are for testing, which leaves none to train on; "
-            "lower held_out, or give more texts (text.instructions_per_seed, seeds)"
-        )
-    return Outcome(pa.Table.from_pylist(accepted, schema=TEXTS), rejects)
+            return reason, text[:200]
+        form = normal_form(text)
+        if form in self._seen:
+            return "duplicate", f"{self._seen[form]}: {text[:200]}"
+        self._seen[form] = identity
+        if not self.missing:
+            return "surplus", text[:200]
+        shingles = Shingles(form)
+        near = self._near.find(shingles)
+        if near is not None:
+            return "near-duplicate", f"{near}: {text[:200]}"
+        self._near.add(identity, shingles)
+        return None
+
+
+def _read_replies(replies: Iterable[pa.Table], unread: list[Reject]) -> Iterator[Candidate]:
+    for block in replies:
+        for row in block.select(["id", "reply"]).to_pylist():
+            found = parse_texts(row["id"], row["reply"])
+            if isinstance(found, Reject):
+                unread.append(found)
+                continue
+            for number, text in enumerate(found):
+                yield Candidate(f"{row['id']}-{number}", text, row["id"])

@@ -132,11 +132,8 @@ class EncodeFeatures:
             names = [ids[clip.row] for clip in batch]
             encoded_BSD, heard = self._encode([clip.samples for clip in batch], names)
             for clip, encoded_SD, said in zip(batch, encoded_BSD, heard, strict=True):
-                text = texts[clip.row]
-                if said.transcript is not None:
-                    text = in_base_style(text, said.transcript, english=said.english)
-                labels = self._labels.encode(ids[clip.row], text, said.language)
-                if isinstance(labels, Reject):  # longer: a language that was detected, the style
+                labels = self._label(ids[clip.row], texts[clip.row], said)
+                if isinstance(labels, Reject):  # longer: the prompt has the language now
                     rejects.append(labels)
                     continue
                 rows.append(_row(ids[clip.row], domains[clip.row], labels, encoded_SD))
@@ -163,6 +160,15 @@ class EncodeFeatures:
             length_s = len(samples) / SAMPLE_RATE_HZ
             return Reject(row_id, "too-long-audio", f"{length_s:.1f} s > {self._window_s} s")
         return _Clip(row, samples)
+
+    def _label(self, row_id: str, text: str, said: _Heard) -> Labels | Reject:
+        """The text's tokens, in the base's style where that is wanted and not too long."""
+        if said.transcript is not None:
+            styled = in_base_style(text, said.transcript, english=said.english)
+            labels = self._labels.encode(row_id, styled, said.language)
+            if isinstance(labels, Labels):
+                return labels
+        return self._labels.encode(row_id, text, said.language)
 
     @torch.inference_mode()
     def _encode(self, clips: list[np.ndarray], names: list[str]) -> tuple[np.ndarray, list[_Heard]]:

@@ -20,6 +20,7 @@ ROW = {
     "persona": "teenager",
     "instruction": "Generate questions about music that one would ask a voice assistant.",
     "keywords": ["Adele", "debut album", "concert", "streaming"],
+    "entities": [],
 }
 
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from das_lib.config.tree import Text
-from das_lib.text.filters import check_text, normal_form
+from das_lib.text.filters import Filters, check_text, normal_form
 
 LIMITS = Text(min_words=3, max_words=12)
 
@@ -66,3 +66,19 @@ def test_any_text_has_a_verdict(text):
 def test_texts_that_sound_the_same_have_one_normal_form():
     assert normal_form("What’s  on, today?") == normal_form("what's on today")
     assert normal_form("Who sang it?") != normal_form("Who sings it?")
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "reason"),
+    [
+        ("Quel temps fait-il à Paris demain ?", "en", "language"),
+        ("Wie spät ist es in Berlin?", "en", "language"),
+        ("Wie spät ist es in Berlin?", "de", None),
+        ("Play Violeta Parra's Gracias a la vida.", "en", None),
+        ("Quién ganó el partido de ayer", None, None),
+        ("Quién ganó el partido de ayer", "haw", None),  # a language that nobody can tell
+        ("Play it", "en", "too-short"),
+    ],
+)
+def test_a_text_must_be_in_the_language(text, language, reason):
+    assert Filters(LIMITS, language).check(text) == reason

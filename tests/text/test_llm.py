@@ -5,7 +5,7 @@ import pytest
 from das_lib.config.tree import Domain, Llm, Text
 from das_lib.text import codec
 from das_lib.text.engine import sampling_params
-from das_lib.text.select import build_texts
+from das_lib.text.select import Selection
 from schemas.text import INSTRUCTIONS
 
 pytestmark = pytest.mark.ray
@@ -55,9 +55,9 @@ def test_the_fake_engine_answers_every_row(two_cpus, music):
     answered, replies = both_calls(llm, "", music, 6)
     assert all(row["error"] == "" and row["reply"] for row in [*answered, *replies])
     table = pa.Table.from_pylist([{"id": r["id"], "reply": r["reply"]} for r in replies])
-    outcome, rows_in = build_texts(music, table, TEXT)
-    assert rows_in == 6 * 4
-    assert outcome.rows.num_rows == music.utterances
+    selection = Selection(music, TEXT, "en")
+    taken = selection.offer_replies([table])
+    assert (taken.candidates, taken.accepted) == (6 * 4, music.utterances)
 
 
 @pytest.mark.slow

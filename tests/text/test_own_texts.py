@@ -19,7 +19,7 @@ DATA = Path(os.environ.get("DAS_SHARED_DATA", "../shared/data"))
 
 def own(path: Path, utterances: int = 100, held_out: int = 1):
     domain = Domain(name="own", utterances=utterances, held_out=held_out, texts=str(path))
-    return read_own_texts(str(path), domain, TEXT)
+    return read_own_texts(str(path), domain, TEXT, "en")
 
 
 def write(folder: Path, suffix: str) -> Path:

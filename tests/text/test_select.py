@@ -7,13 +7,21 @@ import pytest
 
 from das_lib.config.tree import Llm, Text
 from das_lib.errors import DasError
+from das_lib.rows import Outcome
 from das_lib.text import codec
 from das_lib.text.engine import FakeLlm, sampling_params
-from das_lib.text.select import build_texts
+from das_lib.text.select import Candidate, Selection, Yield
 from schemas.text import REPLIES, TEXTS
 from schemas.validate import validate
 
-TEXT = Text(texts_per_reply=5)
+# Texts of the tests differ in numbers.
+TEXT = Text(texts_per_reply=5, near_duplicate=1)
+
+
+def build_texts(domain, table: pa.Table, text: Text) -> tuple[Outcome, int]:
+    selection = Selection(domain, text, "en")
+    taken = selection.offer_replies([table])
+    return selection.outcome(), taken.candidates
 
 
 def replies(*contents: str) -> pa.Table:
@@ -96,3 +104,38 @@ def test_sentences_of_the_prompts_examples_are_not_taken(music):
 def test_too_few_texts_for_training_are_an_error_that_says_so(music):
     with pytest.raises(DasError, match="held_out=3"):
         build_texts(music, replies('["Who sang Hello?", "Who sang Help?"]'), TEXT)
+
+
+def candidates(*texts: str) -> list[Candidate]:
+    return [Candidate(f"c{n}", text, "file") for n, text in enumerate(texts)]
+
+
+def test_what_differs_in_a_letter_is_a_near_duplicate_in_later_rounds_too(music):
+    selection = Selection(music.model_copy(update={"held_out": 1}), Text(), "en")
+    first = selection.offer(
+        candidates(
+            "Who sang the best song of nineteen ninety nine?",
+            "What is the weather like in Paris tomorrow?",
+            "What is the weather like in London tomorrow?",
+        )
+    )
+    assert first == Yield(3, 3)
+    second = selection.offer(candidates("Who sang the best songs of nineteen ninety nine?"))
+    assert second == Yield(1, 0)
+    assert second.share == 0
+    (reject,) = selection.outcome().rejects
+    assert reject.reason == "near-duplicate"
+    assert "songs of nineteen" in reject.detail
+
+
+def test_rounds_add_up_and_the_held_out_are_of_all_rounds(music):
+    texts = [f"Who sang song number {n}?" for n in range(30)]
+    selection = Selection(music, TEXT, "en")
+    assert selection.offer(candidates(*texts[:5])) == Yield(5, 5)
+    assert selection.missing == 7
+    assert selection.offer(candidates(*texts[3:20])) == Yield(17, 7)
+    outcome = selection.outcome()
+    assert Counter(r.reason for r in outcome.rejects) == {"duplicate": 2, "surplus": 8}
+    rows = outcome.rows.to_pylist()
+    assert [r["id"] for r in rows] == sorted(r["id"] for r in rows)
+    assert [r["split"] for r in rows] == ["test"] * 3 + ["train"] * 9

@@ -135,6 +135,17 @@ def test_log_mel_is_kept_where_the_encoder_trains_and_masks_come_before_the_enco
     assert heard["all"] != heard["masked"]
 
 
+def test_a_text_that_is_too_long_in_the_bases_style_alone_keeps_its_own(base, monkeypatch):
+    monkeypatch.setattr(
+        features, "in_base_style", lambda text, _heard, english: f"{text}{60 * '!'}"
+    )
+    outcome = EncodeFeatures(base, "en", base_style=True)(speech(("a", "Hi", flac(noise(8000)))))
+    assert outcome.rejects == []
+    labels = LabelEncoder(base, multilingual=True, max_tokens=64)
+    (row,) = outcome.rows.to_pylist()
+    assert row["labels"] == labels.encode("a", "Hi", ENGLISH).tokens
+
+
 @pytest.mark.parametrize("options", [{}, {"log_mel": True}])
 @pytest.mark.parametrize("language", ["en", "de", None])
 def test_in_the_bases_style_the_label_is_made_of_the_text_and_the_bases_transcript(

@@ -13,7 +13,7 @@ demo: .venv/models
 	$(BIN)/das run -c configs/demo.yaml
 
 test: .venv/models
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=25
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -21,13 +21,13 @@ from das_lib.steps import (
     left_out,
     llm_params,
     round_steps,
+    speech_step,
     synthetic_set,
     texts_step,
 )
 from das_lib.storage import Folder
 from das_lib.train.leaks import leaked_ids
 from das_lib.train.systems import BASE, DAS, LORA, at_tau, system_name
-from schemas.speech import SPEECH
 from schemas.transcripts import CORPUS, TRANSCRIPTS, WER
 
 
@@ -143,16 +143,7 @@ def build_plan(config: Config, excluded: Mapping[str, Sequence[str]] | None = No
             instructions[domain.name], replies[domain.name] = round_steps(config, domain, llm)
         texts[domain.name] = texts_step(config, domain, replies.get(domain.name))
     names = [domain.name for domain in config.domains]
-    speech = {
-        name: Step(
-            stage="speech",
-            name=name,
-            params={"tts": config.tts.model_dump(exclude={"pool"})},
-            schema=SPEECH,
-            deps=(texts[name],),
-        )
-        for name in texts
-    }
+    speech = {name: speech_step(config, step) for name, step in texts.items()}
     asr = config.asr.model_dump()
     features = {name: heard_step(config, "features", speech[name]) for name in names}
     excluded = excluded or {}

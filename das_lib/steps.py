@@ -14,7 +14,7 @@ from das_lib.ids import content_hash
 from das_lib.storage import Folder, file_hash
 from das_lib.text.codec import prompts_fingerprint
 from das_lib.train.systems import ENCODER_DECODER, LORA, MULTI, baseline_systems, split_system
-from schemas.speech import FEATURES
+from schemas.speech import FEATURES, SPEECH
 from schemas.text import INSTRUCTIONS, REPLIES, TEXTS
 from schemas.transcripts import CORPUS
 
@@ -241,6 +241,16 @@ def texts_step(config: Config, domain: Domain, replies: Step | None) -> Step:
         schema=TEXTS,
         deps=(replies,) if replies else (),
     )
+
+
+def speech_step(config: Config, texts: Step) -> Step:
+    """A domain's texts, spoken."""
+    params: dict[str, Any] = {"tts": config.tts.model_dump(mode="json", exclude={"pool"})}
+    if config.tts.normalise:
+        params["language"] = config.asr.language
+    if config.tts.max_cer is not None:
+        params["asr"] = config.asr.model_dump()
+    return Step(stage="speech", name=texts.name, params=params, schema=SPEECH, deps=(texts,))
 
 
 def corpus_step(test_set: TestSet) -> Step:

@@ -6,8 +6,11 @@ python -m ray_jobs.synthesize --config configs/demo.yaml
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
-from das_lib.speech.tts import SpeakTexts
+from das_lib.config.tree import Tts
+from das_lib.models import resolve_model
+from das_lib.speech.speak import SpeakTexts
 from ray_jobs.flow import OneOutput, pending_items, run_items
 from ray_jobs.run import Run
 
@@ -19,16 +22,27 @@ def synthesize(run: Run) -> None:
     if not todo:
         return
     texts = {domain: run.source(run.plan.texts[domain]) for domain in todo}
+    config = run.config
+    base = None if config.tts.max_cer is None else resolve_model(config.asr.model)
     run_items(
         "speech",
         pending_items(texts, todo),
-        partial(OneOutput, partial(SpeakTexts, run.config.tts)),
+        partial(OneOutput, partial(speaker, config.tts, config.asr.language, base)),
         todo,
-        run.config.tts.pool,
+        config.tts.pool,
     )
     run.finish(todo, {domain: text.summary().rows_out for domain, text in texts.items()}, started)
     for dataset in todo.values():
         dataset.require_rows()
+
+
+def speaker(tts: Tts, language: str | None, base: Path | None) -> SpeakTexts:
+    """A worker's voices, and the base that hears them where ``base`` names it."""
+    if base is None or tts.max_cer is None:
+        return SpeakTexts(tts, language)
+    from das_lib.speech.round_trip import RoundTrip  # torch, which speaking does without
+
+    return SpeakTexts(tts, language, RoundTrip(base, language, tts.max_cer))
 
 
 if __name__ == "__main__":

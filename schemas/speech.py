@@ -6,17 +6,32 @@ from schemas.fields import field, schema
 
 SPEECH = schema(
     "speech",
-    1,
+    2,
     [
         field("id", pa.string(), "Id of the text."),
         field("domain", pa.string(), "Domain of the text."),
         field("text", pa.string(), "What is spoken, in written form."),
         field("split", pa.string(), "Use of the utterance.", values=("train", "test")),
+        field("spoken", pa.string(), "The text as the voice was given it, numbers written out."),
         field("audio", pa.binary(), "Mono 16-bit FLAC file."),
         field("sample_rate_hz", pa.int32(), "Sampling rate.", unit="Hz", min=16000, max=16000),
         field("num_samples", pa.int32(), "Length.", unit="samples", min=1),
+        field(
+            "loudness",
+            pa.float32(),
+            "Integrated loudness (ITU-R BS.1770); null below 0.4 s.",
+            unit="LUFS",
+            nullable=True,
+        ),
+        field(
+            "cer",
+            pa.float32(),
+            "Character error rate of the base's transcript; null where it was not asked.",
+            nullable=True,
+            min=0,
+        ),
         field("engine", pa.string(), "TTS engine and its version."),
-        field("voice", pa.string(), "Voice that speaks."),
+        field("voice", pa.string(), "Voice, speaker and pace."),
     ],
 )
 

@@ -128,18 +128,44 @@ class Text(Section):
     are rejected; 1 rejects no more than the duplicates."""
 
 
-class Tts(Section):
-    """The voice that speaks the texts."""
+class Voice(Section):
+    """One voice of a TTS engine."""
 
-    engine: Literal["piper", "coqui", "fake"] = "piper"
-    """``piper``: embedded ONNX voices; ``coqui``: any Coqui model; ``fake``: tones, for tests."""
     voice: str = "en_US-joe-medium"
-    """Piper voice or .onnx file; Coqui model name or .onnx file of a VITS voice."""
+    """Piper voice or .onnx file; Coqui model name or .onnx file of a VITS voice;
+    ``kokoro-82m-int8`` or a Kokoro .onnx file."""
     speaker: str | None = None
     """Speaker of a multi-speaker model."""
     speed: Annotated[float, Field(ge=0.5, le=2)] = 1.0
     """1 is the voice's own pace."""
+
+    @property
+    def label(self) -> str:
+        """What the dataset calls it."""
+        speaker = f"/{self.speaker}" if self.speaker else ""
+        return f"{self.voice}{speaker}" + (f"@{self.speed:g}" if self.speed != 1 else "")
+
+
+class Tts(Voice):
+    """The voice that speaks the texts."""
+
+    engine: Literal["piper", "coqui", "kokoro", "fake"] = "piper"
+    """``piper``: embedded ONNX voices; ``coqui``: any Coqui model; ``kokoro``: Kokoro-82M;
+    ``fake``: tones, for tests."""
+    voices: tuple[Voice, ...] = ()
+    """Several voices of the engine in place of the one, each as often; the paper has one."""
+    normalise: bool = True
+    """Write numbers, units and abbreviations out for the voice (English, Chinese, Japanese); the
+    transcript keeps the written form."""
+    max_cer: Annotated[float, Field(gt=0)] | None = None
+    """Reject a recording of which the base makes a transcript with a higher character error rate;
+    null does not ask the base, which takes longer than to speak."""
     pool: Pool = Pool()
+
+    @property
+    def cast(self) -> tuple[Voice, ...]:
+        """All voices that speak."""
+        return self.voices or (Voice(voice=self.voice, speaker=self.speaker, speed=self.speed),)
 
 
 class Augment(Section):

@@ -8,7 +8,7 @@ import time
 from das_lib.errors import DasError
 from das_lib.models.catalog import CATALOG
 from das_lib.models.hub import voice_paths
-from das_lib.models.resolve import find_model, find_voice
+from das_lib.models.resolve import find_kokoro, find_model, find_voice
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,7 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
     status = 0
     for name in parser.parse_args(arguments).names:
         start = time.perf_counter()
+        row = CATALOG.get(name)
         find = find_voice if name.endswith(".onnx") or voice_paths(name) else find_model
+        find = find_kokoro if row is not None and row.form == "kokoro" else find
         try:
             found = find(name)
         except DasError as error:

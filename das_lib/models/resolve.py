@@ -28,6 +28,8 @@ from das_lib.models.packages import assemble
 
 logger = logging.getLogger(__name__)
 
+KOKORO_MODEL, KOKORO_VOICES = "model.onnx", "voices.npz"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
@@ -107,6 +109,36 @@ def find_voice(name: str) -> Found:
     )
 
 
+def resolve_kokoro(name: str) -> Path:
+    """The ``.onnx`` file of a Kokoro model, its voices in ``voices.npz`` beside it.
+
+    Args:
+        name: ``kokoro-82m-int8``, which comes as packages (with five voices, Japanese ones, that
+            speak English too), or a path that ends in ``.onnx``.
+
+    Raises:
+        ModelError: there is none; the text names the ways out.
+    """
+    return find_kokoro(name).path
+
+
+def find_kokoro(name: str) -> Found:
+    """``resolve_kokoro`` with the source that answered."""
+    row = CATALOG.get(name)
+    if row is not None and row.form == "kokoro":
+        if (folder := converted(name)) is not None:
+            return Found(path=folder / KOKORO_MODEL, source="converted before")
+        folder = build_once(name, lambda folder: _build(row, folder))
+        return Found(path=folder / KOKORO_MODEL, source="packages")
+    onnx = Path(name).expanduser().resolve()
+    if onnx.suffix != ".onnx" or not onnx.is_file() or not (onnx.parent / KOKORO_VOICES).is_file():
+        raise ModelError(
+            f"voice {name!r}: Kokoro needs an .onnx file with its speakers in {KOKORO_VOICES} "
+            "beside it, or the name kokoro-82m-int8, which comes as packages"
+        )
+    return Found(path=onnx, source="local path")
+
+
 def _first(
     what: str,
     name: str,
@@ -135,7 +167,8 @@ def _first(
         folder = build_once(name, lambda folder: _build(row, folder))
         return Found(path=result(folder), source="packages")
     form = "the .onnx file" if what == "voice" else "a folder with config.json and *.safetensors"
-    known = [r.name for r in CATALOG.values() if (r.form == "piper") == (what == "voice")]
+    forms = {"piper"} if what == "voice" else {"whisper-ct2", "gguf-llm"}
+    known = [r.name for r in CATALOG.values() if r.form in forms]
     raise ModelError(
         f"{what} {name!r} cannot be had: {'; '.join(reasons)}; no package carries it. Two ways "
         f"out: give a local path ({form}), or connect to the hub (HF_HUB_OFFLINE unset), or set "

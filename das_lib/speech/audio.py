@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyloudnorm
 import soundfile
 import soxr
 
 SAMPLE_RATE = 16_000  # Hz, what Whisper hears
 MAX_SECONDS = 30  # one Whisper window
 MAX_SAMPLES = SAMPLE_RATE * MAX_SECONDS
+LOUDNESS_BLOCK = round(0.4 * SAMPLE_RATE)
 SILENCE_PEAK = 10 ** (-60 / 20)  # -60 dBFS
 
 Audio = npt.NDArray[np.float32]
@@ -64,3 +66,11 @@ def to_flac(audio: Audio) -> bytes:
     pcm = np.clip(np.round(audio * 32767), -32768, 32767).astype(np.int16)
     soundfile.write(buffer, pcm, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
+
+
+def loudness(audio: Audio) -> float | None:
+    """Integrated loudness of a 16 kHz recording, LUFS (ITU-R BS.1770); None below 0.4 s."""
+    if len(audio) <= LOUDNESS_BLOCK:
+        return None
+    value = float(pyloudnorm.Meter(SAMPLE_RATE).integrated_loudness(audio))
+    return value if np.isfinite(value) else None

@@ -8,6 +8,13 @@ MIN_SECONDS_PER_CHARACTER = 0.02
 MAX_SECONDS_PER_CHARACTER = 0.4
 PAUSE_SECONDS = 1.5  # what a voice may add around a short text
 MAX_CLIPPED = 0.01  # part of the samples at full scale
+FRAME = SAMPLE_RATE // 100
+SILENT_DB = 40
+"""Frames so far below the speech (the 95th percentile of all) are silent."""
+MAX_SILENCE_SECONDS = 2.0  # Piper's longest pause in 192 texts was 0.5 s
+ENDING_FRAMES, ENDING_DB = 3, 12
+"""Speech that is still so near its full level in the last 30 ms was cut off; Piper's recordings
+end 60 dB and more below it."""
 
 
 def check_speech(audio: Audio, text: str) -> tuple[str, str] | None:
@@ -29,4 +36,21 @@ def check_speech(audio: Audio, text: str) -> tuple[str, str] | None:
         return "too-fast", f"{seconds:.2f} s for {characters} characters"
     if seconds > longest:
         return "too-slow", f"{seconds:.2f} s for {characters} characters, bound {longest:.2f} s"
+    return _shape(audio)
+
+
+def _shape(audio: Audio) -> tuple[str, str] | None:
+    """What the level over time tells."""
+    if len(audio) < FRAME * ENDING_FRAMES:
+        return "too-short-audio", f"{len(audio)} samples"
+    frames = audio[: len(audio) // FRAME * FRAME].reshape(-1, FRAME)
+    level_db = 20 * np.log10(np.sqrt(np.mean(np.square(frames), axis=1)) + 1e-7)
+    full_db = float(np.percentile(level_db, 95))
+    edges = [-1, *np.flatnonzero(level_db > full_db - SILENT_DB), len(level_db)]
+    silence = (int(np.max(np.diff(edges))) - 1) * FRAME / SAMPLE_RATE
+    if silence > MAX_SILENCE_SECONDS:
+        return "long-silence", f"{silence:.1f} s, bound {MAX_SILENCE_SECONDS} s"
+    below_db = full_db - float(np.mean(level_db[-ENDING_FRAMES:]))
+    if below_db < ENDING_DB:
+        return "cut-off", f"ends {below_db:.0f} dB below the speech, bound {ENDING_DB} dB"
     return None

@@ -23,7 +23,7 @@ def kill_when(project, pattern, count):
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 400  # a slow machine takes minutes to start a stage
     while process.poll() is None and time.monotonic() < deadline:
         if len(list(project.output.glob(pattern))) >= count:
             os.kill(process.pid, signal.SIGKILL)
@@ -67,7 +67,7 @@ def small_blocks(tiny, folder):
     return project
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2000)
 def test_a_run_killed_in_one_stage_after_the_other_ends_as_an_undisturbed_one(tiny, tmp_path):
     calm, killed = (small_blocks(tiny, tmp_path / name) for name in ("calm", "killed"))
     calm.das("run")
@@ -85,8 +85,8 @@ def test_a_run_killed_in_one_stage_after_the_other_ends_as_an_undisturbed_one(ti
         load_file(p.step("adapters", "music") / "adapter" / "adapter_model.safetensors")
         for p in (calm, killed)
     ]
-    # Not the values: a Piper session draws its noise in turn, so a clip depends on what the
-    # same actor spoke before, and a resumed run hears slightly other speech.
     assert weights[0].keys() == weights[1].keys()
+    for name, values in weights[0].items():
+        assert (values == weights[1][name]).all(), name
     leftovers = [p for p in killed.output.rglob("*.tmp") if "train" not in p.parts]
     assert leftovers == []

@@ -13,7 +13,7 @@ from peft import PeftModel
 from das_lib.config.tree import Baselines, Lora, Train, Tts
 from das_lib.errors import ModelError
 from das_lib.models import resolve_model
-from das_lib.speech.tts import SpeakTexts
+from das_lib.speech.speak import SpeakTexts
 from das_lib.train.base import load_base
 from das_lib.train.data import FeatureData
 from das_lib.train.features import EncodeFeatures

@@ -115,6 +115,11 @@ class Dataset:
         for name in self.data.names(".parquet"):
             yield self._open(self.data, name).read(columns)
 
+    def rejected_reasons(self) -> Iterator[list[str]]:
+        """The reasons of the rejected rows, a file at a time."""
+        for name in self.rejects.names(".parquet"):
+            yield self._open(self.rejects, name).read(["reason"])["reason"].to_pylist()
+
     def files(self) -> list[str]:
         """Addresses of the data files."""
         return [self.data.path(name) for name in self.data.names(".parquet")]

@@ -1,4 +1,4 @@
-"""The command line: `das run`, one command a stage, `das adapters`, `das bench`, `das config`."""
+"""The command line: `das run`, one command a stage, and what looks at the results."""
 
 import argparse
 import sys
@@ -11,6 +11,7 @@ from das_lib.bench.cli import add_benches
 from das_lib.config import Config, json_schema, load_config, to_yaml
 from das_lib.config.tree import Baseline
 from das_lib.errors import DasError
+from das_lib.inspection.cli import add_inspect
 
 STAGES = {
     "generate": "write instructions and texts with the LLM, or read one's own texts",
@@ -38,6 +39,7 @@ examples:
   das config show -c configs/demo.yaml             all settings with their defaults
   das config schema                                JSON Schema for editors
   das adapters list -c configs/demo.yaml           what was trained, and where it lies
+  das inspect runs/demo/speech/music-1a2b3c4d      a page to search and to listen to
   das bench adml --k 0,3,10                        what adapters cost on this machine
 
 A killed run goes on where it stopped: give the same command again.
@@ -92,6 +94,8 @@ def parser() -> argparse.ArgumentParser:
     command.set_defaults(handler=_calibrate)
     text = "list, inspect, export and push trained adapters"
     add_adapters(commands.add_parser("adapters", help=text, description=text), common)
+    text = "write a page to search a dataset, listen to it and see what was rejected"
+    add_inspect(commands.add_parser("inspect", help=text, description=text))
     text = "measure the engine; JSON on standard output"
     add_benches(commands.add_parser("bench", help=text, description=text))
     config = commands.add_parser("config", help="show or describe the configuration")

@@ -18,6 +18,7 @@ from das_lib.config.tree import Pool
 from das_lib.dataset import Block, Dataset, read_block
 from das_lib.progress import Progress
 from das_lib.rows import Outcome, Process
+from ray_jobs import metrics
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class BlockWorker:
         outcomes = self.work(rows, item["outputs"])
         for output in item["outputs"]:
             self.outputs[output].commit(item["name"], outcomes[output])
+            metrics.count(self.outputs[output], outcomes[output], "audio_seconds")
         return pa.table(
             {
                 "rows": [rows.num_rows],

@@ -32,6 +32,7 @@ from das_lib.text.codec import (
 from das_lib.text.engine import sampling_params
 from das_lib.text.own_texts import read_own_texts
 from das_lib.text.select import Selection
+from ray_jobs import metrics
 from ray_jobs.llm import processor
 from ray_jobs.run import Run
 
@@ -189,14 +190,17 @@ def ask(
         return
     prompts = _prompts(run.config, {name: inputs[name] for name in todo}, todo, messages, pattern)
     stage = next(iter(steps.values())).stage
-    rejected = 0
+    rejected, tokens = 0, 0.0
     with Progress(stage, len(prompts), "prompts") as progress:
         for batch in _answers(run.config, prompts):
             for name, rows in batch.items():
                 outcome = _outcome(rows, todo[name].schema, parse)
                 todo[name].commit(row_id(*sorted(row["id"] for row in rows)), outcome)
+                metrics.count(todo[name], outcome, "tokens")
                 rejected += len(outcome.rejects)
-                progress.advance(len(rows), f"{rejected} rejected" if rejected else "")
+                tokens += outcome.amount
+                note = f"{tokens / progress.seconds:.0f} tokens/s"
+                progress.advance(len(rows), note + (f"  {rejected} rejected" if rejected else ""))
     run.finish(todo, {name: inputs[name].num_rows for name in todo}, started)
 
 
@@ -246,7 +250,8 @@ def _outcome(
     ]
     good = [row for row in parsed if not isinstance(row, Reject)]
     rejects = [row for row in parsed if isinstance(row, Reject)]
-    return Outcome(pa.Table.from_pylist(good, schema=schema), rejects)
+    tokens = sum(row["tokens"] for row in rows)
+    return Outcome(pa.Table.from_pylist(good, schema=schema), rejects, tokens)
 
 
 def _keep_reply(row: Row, reply: str) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from das_lib.text.engine import FakeLlm, OpenAiLlm
 HELPER_CPUS = 0.1
 CONCURRENT_BATCHES = 4
 
+ANSWER = {"reply": pa.string(), "error": pa.string(), "tokens": pa.int64()}
+
 CPU_ENGINE: dict[str, Any] = {
     # Without AMX or AVX512-BF16, a CPU multiplies bfloat16 at a quarter of float32's rate.
     "dtype": "float32",
@@ -37,7 +39,7 @@ QUIET = {
 
 
 def processor(llm: Llm, model_path: str) -> Callable[[Dataset], Dataset]:
-    """What adds the columns ``reply`` and ``error`` to rows with ``id`` and ``messages``.
+    """What adds the columns ``reply``, ``error`` and ``tokens`` to rows with ``id``, ``messages``.
 
     ``sampling_params`` of each row is what `das_lib.text.engine.sampling_params` gives. A row that
     the engine fails on has reply ``""`` and the reason in ``error``; all others have error ``""``.
@@ -66,8 +68,8 @@ class PythonEngine:
         rows = batch.select(["messages", "sampling_params"]).to_pylist()
         answers = self.replies([(row["messages"], row["sampling_params"]) for row in rows])
         kept = batch.drop_columns(["messages", "sampling_params"])
-        for name, values in zip(("reply", "error"), zip(*answers, strict=True), strict=True):
-            kept = kept.append_column(name, pa.array(values, pa.string()))
+        for (name, kind), values in zip(ANSWER.items(), zip(*answers, strict=True), strict=True):
+            kept = kept.append_column(name, pa.array(values, kind))
         return kept
 
 
@@ -118,7 +120,9 @@ def _vllm(llm: Llm, model_path: str) -> Callable[[Dataset], Dataset]:
             # Rows that failed come here too, with the columns that they had when they did.
             error = row.get("__inference_error__") or ""
             reply = "" if error else row["reply"]
-            return {**{c: row[c] for c in columns}, "reply": reply, "error": error}
+            tokens = 0 if error else row["tokens"]
+            answer = {"reply": reply, "error": error, "tokens": tokens}
+            return {**{c: row[c] for c in columns}, **answer}
 
         process = build_processor(
             vLLMEngineProcessorConfig(**engine_config(llm, model_path)),
@@ -126,6 +130,7 @@ def _vllm(llm: Llm, model_path: str) -> Callable[[Dataset], Dataset]:
             postprocess=lambda row: {
                 **{c: row[c] for c in columns},
                 "reply": row["generated_text"],
+                "tokens": row["num_generated_tokens"],
             },
             preprocess_map_kwargs={"num_cpus": HELPER_CPUS},
             postprocess_map_kwargs={"num_cpus": HELPER_CPUS},

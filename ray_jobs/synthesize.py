@@ -10,6 +10,7 @@ from pathlib import Path
 
 from das_lib.config.tree import Tts
 from das_lib.models import resolve_model
+from das_lib.speech.card import CARD, speech_card
 from das_lib.speech.speak import SpeakTexts
 from ray_jobs.flow import OneOutput, pending_items, run_items
 from ray_jobs.run import Run
@@ -31,6 +32,8 @@ def synthesize(run: Run) -> None:
         todo,
         config.tts.pool,
     )
+    for dataset in todo.values():
+        dataset.folder.write(CARD, speech_card(dataset).encode())
     run.finish(todo, {domain: text.summary().rows_out for domain, text in texts.items()}, started)
     for dataset in todo.values():
         dataset.require_rows()

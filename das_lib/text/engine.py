@@ -17,8 +17,8 @@ OPENAI_PARAMS = ("temperature", "top_p", "max_tokens", "frequency_penalty", "see
 
 Chat = tuple[Sequence[Mapping[str, str]], Mapping[str, Any]]
 """Messages and sampling parameters."""
-Answer = tuple[str, str]
-"""Reply and error, one of them empty."""
+Answer = tuple[str, str, int]
+"""Reply and error, one of them empty; tokens of the reply."""
 
 
 def sampling_params(llm: Llm, row: Mapping[str, Any], pattern: str) -> dict[str, Any]:
@@ -80,11 +80,14 @@ class OpenAiLlm:
         try:
             answer = self._client.chat.completions.create(model=self._model, **sent)
             content = answer.choices[0].message.content
+            tokens = answer.usage.completion_tokens if answer.usage else 0
         except OpenAIError as error:
-            return "", f"{type(error).__name__}: {error}".replace(self._key, "...")
+            return "", f"{type(error).__name__}: {error}".replace(self._key, "..."), 0
         except (AttributeError, IndexError, TypeError):  # a reply of another form
-            content = None
-        return (content, "") if content else ("", "the endpoint sent a reply without content")
+            content, tokens = None, 0
+        if not content:
+            return "", "the endpoint sent a reply without content", 0
+        return content, "", tokens
 
 
 class FakeLlm:
@@ -95,7 +98,8 @@ class FakeLlm:
 
     def replies(self, chats: Sequence[Chat]) -> list[Answer]:
         """An answer to each chat, in their order."""
-        return [(self.reply(*chat), "") for chat in chats]
+        replies = [self.reply(*chat) for chat in chats]
+        return [(reply, "", len(reply.split())) for reply in replies]
 
     def reply(self, messages: Sequence[Mapping[str, str]], params: Mapping[str, Any]) -> str:
         """Reply to a chat in the form that the pattern in ``params`` asks for."""

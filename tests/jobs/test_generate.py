@@ -9,7 +9,7 @@ from das_lib.errors import DasError
 from ray_jobs.generate import generate
 from ray_jobs.run import Run
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 SEED = {
     "use_case": "question generation in English",

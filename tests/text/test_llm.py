@@ -34,7 +34,7 @@ def both_calls(llm: Llm, model_path: str, domain: Domain, count: int):
     seeds = codec.seed_rows(domain, count, 0).to_pylist()
     answered = ask(llm, model_path, seeds, codec.instruction_messages, codec.instruction_pattern())
     assert {row["id"] for row in answered} == {row["id"] for row in seeds}
-    assert set(answered[0]) == {*codec.PROMPTS.names, "reply", "error"}
+    assert set(answered[0]) == {*codec.PROMPTS.names, "reply", "error", "tokens"}
     made = [codec.parse_instruction(row, row["reply"]) for row in answered]
     made = [row for row in made if isinstance(row, dict)]
     assert set(made[0]) == set(INSTRUCTIONS.names)
@@ -54,6 +54,7 @@ def test_the_fake_engine_answers_every_row(two_cpus, music):
     llm = Llm(engine="fake", batch_rows=4)
     answered, replies = both_calls(llm, "", music, 6)
     assert all(row["error"] == "" and row["reply"] for row in [*answered, *replies])
+    assert all(row["tokens"] > 0 for row in replies)
     table = pa.Table.from_pylist([{"id": r["id"], "reply": r["reply"]} for r in replies])
     selection = Selection(music, TEXT, "en")
     taken = selection.offer_replies([table])

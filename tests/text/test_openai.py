@@ -58,6 +58,7 @@ class Endpoint(BaseHTTPRequestHandler):
                     "created": 0,
                     "model": body["model"],
                     "choices": [choice],
+                    "usage": {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4},
                 },
             )
         finally:
@@ -102,7 +103,7 @@ def test_limits_and_stalls_pass_and_what_fails_for_good_fails_alone(endpoint, ca
     llm = engine(endpoint, max_retries=2)
     with caplog.at_level("DEBUG"):
         answers = llm.replies(chats("a", "limited", "down", "stalls", "odd", "empty", "b"))
-    assert [reply for reply, _ in answers] == [
+    assert [reply for reply, _, _ in answers] == [
         "reply to a",
         "reply to limited",
         "",
@@ -111,14 +112,14 @@ def test_limits_and_stalls_pass_and_what_fails_for_good_fails_alone(endpoint, ca
         "",
         "reply to b",
     ]
-    errors = [error for _, error in answers]
+    errors = [error for _, error, _ in answers]
     assert errors[0] == errors[1] == errors[3] == ""
     assert errors[2].startswith("InternalServerError")
     assert KEY not in errors[2], "though the endpoint sends it back"
     assert errors[4] == errors[5] == "the endpoint sent a reply without content"
     assert Endpoint.asked["limited"] == Endpoint.asked["down"] == 3
     assert Endpoint.asked["stalls"] == 2
-    assert llm.replies(chats("again")) == [("reply to again", "")]
+    assert llm.replies(chats("again")) == [("reply to again", "", 3)]
 
 
 def test_only_what_the_protocol_knows_is_sent_and_the_key_stays_in_its_header(endpoint, caplog):
@@ -140,7 +141,7 @@ def test_only_what_the_protocol_knows_is_sent_and_the_key_stays_in_its_header(en
 
 def test_no_more_requests_at_once_than_allowed(endpoint):
     answers = engine(endpoint, requests=3).replies(chats(*map(str, range(12))))
-    assert [reply for reply, _ in answers] == [f"reply to {n}" for n in range(12)]
+    assert [reply for reply, _, _ in answers] == [f"reply to {n}" for n in range(12)]
     assert 2 <= Endpoint.most_at_once <= 3
 
 

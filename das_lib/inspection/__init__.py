@@ -1,0 +1,1 @@
+"""`das inspect`: a dataset's folder as one static page to read, search and listen to."""

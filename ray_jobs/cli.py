@@ -12,6 +12,7 @@ from das_lib.config import Config, json_schema, load_config, to_yaml
 from das_lib.config.tree import Baseline
 from das_lib.errors import DasError
 from das_lib.inspection.cli import add_inspect
+from ray_jobs.bench import add_ray_benches
 
 STAGES = {
     "generate": "write instructions and texts with the LLM, or read one's own texts",
@@ -97,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
     text = "write a page to search a dataset, listen to it and see what was rejected"
     add_inspect(commands.add_parser("inspect", help=text, description=text))
     text = "measure the engine; JSON on standard output"
-    add_benches(commands.add_parser("bench", help=text, description=text))
+    add_ray_benches(add_benches(commands.add_parser("bench", help=text, description=text)))
     config = commands.add_parser("config", help="show or describe the configuration")
     actions = config.add_subparsers(dest="action", required=True, metavar="ACTION")
     show = actions.add_parser("show", parents=[common], help="print the resolved settings")

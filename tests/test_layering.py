@@ -28,3 +28,14 @@ def test_das_lib_and_schemas_import_without_ray():
     )
     assert done.returncode == 0, done.stderr
     assert "das_lib.adml.engine" in done.stdout
+
+
+def test_the_command_line_answers_before_anything_slow_is_imported():
+    code = (
+        "import sys, ray_jobs.cli; ray_jobs.cli.parser();"
+        "print(*sorted({'torch', 'ray', 'pyarrow', 'transformers', 'numpy'} & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []

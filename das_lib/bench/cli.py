@@ -2,14 +2,16 @@
 
 import argparse
 from pathlib import Path
+from typing import Any, get_args
 
-from das_lib.adml.linear import DTYPES
+from das_lib.config.tree import Decode
 
 MODEL = "openai/whisper-base"
+PRECISIONS = get_args(Decode.model_fields["precision"].annotation)
 
 
-def add_benches(parser: argparse.ArgumentParser) -> None:
-    """Add one command a benchmark."""
+def add_benches(parser: argparse.ArgumentParser) -> Any:
+    """Add one command a benchmark; what others can add theirs to."""
     benches = parser.add_subparsers(dest="bench", required=True, metavar="BENCH")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--model", default=MODEL, help=f"local path or name (default {MODEL})")
@@ -27,7 +29,7 @@ def add_benches(parser: argparse.ArgumentParser) -> None:
     adml = benches.add_parser("adml", parents=[common], help=text, description=text)
     adml.add_argument("--k", type=_counts, default=(0, 1, 2, 3, 10, 25), metavar="K,...")
     adml.add_argument("--batch", type=_counts, default=(1, 16), metavar="B,...")
-    adml.add_argument("--precision", choices=tuple(DTYPES), default="float32")
+    adml.add_argument("--precision", choices=PRECISIONS, default="float32")
     adml.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     adml.add_argument("--passes", type=_count, default=14, help="decoder passes (default 14)")
     adml.add_argument("--no-sequential", action="store_true", help="leave out k + 1 single decodes")
@@ -67,6 +69,7 @@ def add_benches(parser: argparse.ArgumentParser) -> None:
         bench.add_argument("--utterances", type=_count, default=50, help="of each --audio (50)")
         bench.add_argument("--batch", type=_count, default=8, help="utterances decoded together")
         bench.add_argument("--tau", type=float, default=0.025)
+    return benches
 
 
 def _adml(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,169 @@
+"""What the benchmarks of text and speech measure: a stage on Ray, and the engine under it alone."""
+
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from das_lib.config.data import Domain, Llm, Seed, Text, Tts
+from das_lib.config.section import Pool
+from das_lib.dataset import Dataset
+from das_lib.ids import row_id
+from das_lib.rows import Outcome
+from das_lib.storage import Folder
+
+TIMES = 3
+SENTENCES = Path(__file__).parents[1] / "das_lib" / "text" / "unrelated.txt"
+SEED = Seed(
+    use_case="question generation in English",
+    skills=("singer", "album", "song title", "concert", "instrument", "rock band"),
+    persona="teenager",
+    instruction="Generate questions about music that one would ask a voice assistant.",
+)
+
+
+def marginal_rate(work: Callable[[int], tuple[float, float]], count: int) -> float:
+    """Amount a second of what ``TIMES * count`` items take longer than ``count``."""
+    (amount, seconds), (more, longer) = work(count), work(TIMES * count)
+    return (more - amount) / (longer - seconds)
+
+
+def pipeline_speech(tts: Tts, actors: int, count: int) -> tuple[float, float]:
+    """Seconds of audio and of time of the speech stage for ``count`` texts."""
+    from ray_jobs.flow import OneOutput, pending_items, run_items
+    from ray_jobs.synthesize import speaker
+    from schemas.speech import SPEECH
+    from schemas.text import TEXTS
+
+    with tempfile.TemporaryDirectory() as folder:
+        given = Dataset(Folder(f"{folder}/texts"), TEXTS, "texts", "bench")
+        spoken = Dataset(Folder(f"{folder}/speech"), SPEECH, "speech", "bench")
+        rows = [
+            {"id": row_id(text), "domain": "bench", "text": text, "split": "train", "source": "-"}
+            for text in sentences(count)
+        ]
+        given.commit("00000", Outcome(pa.Table.from_pylist(rows, schema=TEXTS)), 32)
+        started = time.perf_counter()
+        run_items(
+            "speech",
+            pending_items({"bench": given}, {"bench": spoken}),
+            partial(OneOutput, partial(speaker, tts, "en", None)),
+            {"bench": spoken},
+            Pool(actors=actors),
+        )
+        seconds = time.perf_counter() - started
+        samples = sum(sum(block["num_samples"].to_pylist()) for block in spoken.tables())
+    return samples / 16_000, seconds
+
+
+def bare_speech(tts: Tts, actors: int, count: int) -> float:
+    """Seconds of audio a second of ``actors`` processes that speak and do nothing else."""
+    given = sentences(TIMES * count)
+    shares = [given[place::actors] for place in range(actors)]
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(actors)
+    pipes, processes = [], []
+    for share in shares:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_bare_voice, args=(tts, share, barrier, theirs))
+        process.start()
+        pipes.append(ours)
+        processes.append(process)
+    results = [pipe.recv() for pipe in pipes]
+    for process in processes:
+        process.join()
+    return sum(audio for audio, _ in results) / max(seconds for _, seconds in results)
+
+
+def _bare_voice(tts: Tts, texts: list[str], barrier: Any, answer: Connection) -> None:
+    import torch
+
+    from das_lib.speech.speak import SpeakTexts
+
+    torch.set_num_threads(1)
+    ((_, voice),) = SpeakTexts(tts, "en")._cast
+    voice.speak("This is only to begin with.")
+    barrier.wait()
+    started = time.perf_counter()
+    samples = sum(len(voice.speak(text)) for text in texts)
+    answer.send((samples / 16_000, time.perf_counter() - started))
+
+
+def pipeline_tokens(llm: Llm, path: str, count: int) -> tuple[float, float]:
+    """Tokens and seconds of ``count`` prompts through the LLM stage."""
+    import ray.data
+
+    from ray_jobs.llm import processor
+
+    started = time.perf_counter()
+    answered = processor(llm, path)(ray.data.from_items(prompts(llm, count)))
+    tokens = sum(row["tokens"] for row in answered.iter_rows())
+    return tokens, time.perf_counter() - started
+
+
+def bare_tokens(llm: Llm, path: str, count: int) -> float:
+    """Tokens a second of vLLM alone, in a process of its own, on the same prompts."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_bare_llm, args=(llm, path, prompts(llm, count), theirs))
+    process.start()
+    theirs.close()  # so that a process that dies ends the wait
+    try:
+        return ours.recv()
+    finally:
+        process.join()
+
+
+def _bare_llm(llm: Llm, path: str, rows: list[dict[str, Any]], answer: Connection) -> None:
+    import os
+
+    from ray_jobs.llm import CPU_ENGINE, CPU_ENVIRONMENT, QUIET
+
+    threads = str(max(1, round(llm.num_cpus)))
+    os.environ.update(QUIET | CPU_ENVIRONMENT | {"OMP_NUM_THREADS": threads})
+    from vllm import LLM, SamplingParams
+    from vllm.sampling_params import StructuredOutputsParams
+
+    engine = LLM(path, disable_log_stats=True, **CPU_ENGINE)
+    chats, params = [], []
+    for row in rows:
+        given = dict(row["sampling_params"])
+        bound = StructuredOutputsParams(**given.pop("structured_outputs"))
+        chats.append(row["messages"])
+        params.append(SamplingParams(**given, structured_outputs=bound))
+    engine.chat(chats[:1], params[:1], use_tqdm=False)
+    started = time.perf_counter()
+    outputs = engine.chat(chats, params, use_tqdm=False)
+    seconds = time.perf_counter() - started
+    answer.send(sum(len(output.outputs[0].token_ids) for output in outputs) / seconds)
+
+
+def prompts(llm: Llm, count: int) -> list[dict[str, Any]]:
+    """Prompts of the second LLM call, all different."""
+    from das_lib.text.codec import seed_rows, text_messages, texts_pattern
+    from das_lib.text.engine import sampling_params
+
+    domain = Domain(name="bench", utterances=2, seeds=(SEED,))
+    rows = [row | {"keywords": row["skills"]} for row in seed_rows(domain, count, 0).to_pylist()]
+    pattern = texts_pattern(8, Text(max_words=16))
+    return [
+        {
+            "id": row["id"],
+            "messages": text_messages(row, 8),
+            "sampling_params": sampling_params(llm, row, pattern),
+        }
+        for row in rows
+    ]
+
+
+def sentences(count: int) -> list[str]:
+    """As many different sentences, of the lengths that people speak in."""
+    known = SENTENCES.read_text("utf-8").splitlines()
+    rounds = range(-(-count // len(known)))
+    return [f"{text} {'Again. ' * turn}".strip() for turn in rounds for text in known][:count]

@@ -36,6 +36,8 @@ class Plan:
     """All steps of a run, by stage; keys are domains, test sets, or (system, test set)."""
 
     instructions: dict[str, Step]
+    improved: dict[str, list[Step]]
+    """Instructions improved by self-made rubrics, turn by turn."""
     replies: dict[str, Step]
     """Of the first round; which others there are shows as they are made."""
     further_rounds: tuple[Step, ...] = ()
@@ -61,6 +63,7 @@ class Plan:
         """All of them, in the order of the work."""
         return [
             *self.instructions.values(),
+            *(step for turns in self.improved.values() for step in turns),
             *self.replies.values(),
             *self.further_rounds,
             *self.texts.values(),
@@ -136,11 +139,13 @@ def build_plan(config: Config, excluded: Mapping[str, Sequence[str]] | None = No
     """
     llm = llm_params(config)
     instructions: dict[str, Step] = {}
+    improved: dict[str, list[Step]] = {}
     replies: dict[str, Step] = {}
     texts: dict[str, Step] = {}
     for domain in config.spoken:
         if domain.seeds:
-            instructions[domain.name], replies[domain.name] = round_steps(config, domain, llm)
+            steps = round_steps(config, domain, llm)
+            instructions[domain.name], *improved[domain.name], replies[domain.name] = steps
         texts[domain.name] = texts_step(config, domain, replies.get(domain.name))
     names = [domain.name for domain in config.domains]
     speech = {name: speech_step(config, step) for name, step in texts.items()}
@@ -211,6 +216,7 @@ def build_plan(config: Config, excluded: Mapping[str, Sequence[str]] | None = No
     )
     return Plan(
         instructions=instructions,
+        improved=improved,
         replies=replies,
         texts=texts,
         speech=speech,

@@ -15,7 +15,7 @@ from das_lib.storage import Folder, file_hash
 from das_lib.text.codec import prompts_fingerprint
 from das_lib.train.systems import ENCODER_DECODER, LORA, MULTI, baseline_systems, split_system
 from schemas.speech import FEATURES, SPEECH
-from schemas.text import INSTRUCTIONS, REPLIES, TEXTS
+from schemas.text import IMPROVED, INSTRUCTIONS, REPLIES, TEXTS
 from schemas.transcripts import CORPUS
 
 # What an LLM engine is told about placement does not change what it writes.
@@ -178,10 +178,8 @@ def baseline_steps(
     return spectrograms, baselines
 
 
-def round_steps(
-    config: Config, domain: Domain, llm: dict[str, Any], number: int = 0
-) -> tuple[Step, Step]:
-    """Tailored instructions from a domain's seeds and the replies to them, of one round.
+def round_steps(config: Config, domain: Domain, llm: dict[str, Any], number: int = 0) -> list[Step]:
+    """The LLM's steps for a domain in one round: instructions, their improvements, replies.
 
     Raises:
         DasError: a catalogue's file is missing.
@@ -205,14 +203,25 @@ def round_steps(
         },
         schema=INSTRUCTIONS,
     )
+    steps = [instructions]
+    for turn in range(1, config.text.improve + 1):
+        steps.append(
+            Step(
+                stage="improved",
+                name=name if turn == 1 else f"{name}-turn{turn}",
+                params={"llm": llm, "turn": turn},
+                schema=IMPROVED,
+                deps=(steps[-1],),
+            )
+        )
     replies = Step(
         stage="replies",
         name=name,
         params={"llm": llm, "texts_per_reply": config.text.texts_per_reply},
         schema=REPLIES,
-        deps=(instructions,),
+        deps=(steps[-1],),
     )
-    return instructions, replies
+    return [*steps, replies]
 
 
 def texts_step(config: Config, domain: Domain, replies: Step | None) -> Step:

@@ -31,10 +31,12 @@ from das_lib.text.codec import (
 )
 from das_lib.text.engine import sampling_params
 from das_lib.text.own_texts import read_own_texts
+from das_lib.text.rubrics import improve_messages, improve_pattern, parse_improved
 from das_lib.text.select import Selection
 from ray_jobs import metrics
 from ray_jobs.llm import processor
 from ray_jobs.run import Run
+from schemas.text import INSTRUCTIONS
 
 Row = Mapping[str, Any]
 
@@ -106,14 +108,17 @@ def choose_texts(run: Run, domains: list[Domain], errors: list[DasError]) -> dic
         if not short:
             break
         steps = {domain.name: round_steps(config, domain, llm, number) for domain in short}
-        instructions = {name: step for name, (step, _) in steps.items()}
-        write_instructions(run, short, instructions, number)
-        _require(run, instructions, errors if number == 0 else [])
-        short = [d for d in short if run.dataset(instructions[d.name]).summary().rows_out]
-        replies = {domain.name: steps[domain.name][1] for domain in short}
-        write_replies(run, instructions, replies)
-        _require(run, replies, errors if number == 0 else [])
-        short = [d for d in short if _goes_on(run, replies[d.name], chosen[d.name], number)]
+        for turn in range(config.text.improve + 2):
+            made = {domain.name: steps[domain.name][turn] for domain in short}
+            if turn == 0:
+                write_instructions(run, short, made, number)
+            elif turn <= config.text.improve:
+                improve_instructions(run, made)
+            else:
+                write_replies(run, made)
+            _require(run, made, errors if number == 0 else [])
+            short = [d for d in short if run.dataset(made[d.name]).summary().rows_out]
+        short = [d for d in short if _goes_on(run, steps[d.name][-1], chosen[d.name], number)]
     return chosen
 
 
@@ -158,17 +163,29 @@ def write_instructions(
     ask(run, steps, inputs, instruction_messages, instruction_pattern(), parse_instruction)
 
 
-def write_replies(run: Run, instructions: Mapping[str, Step], steps: Mapping[str, Step]) -> None:
-    """Second LLM call: texts for each instruction; the replies are kept as they are."""
+def improve_instructions(run: Run, steps: Mapping[str, Step]) -> None:
+    """LLM calls between them: each instruction improved by a rubric of the LLM's own making."""
+    inputs = _inputs(run, steps)
+    ask(run, steps, inputs, improve_messages, improve_pattern(), parse_improved)
+
+
+def write_replies(run: Run, steps: Mapping[str, Step]) -> None:
+    """Last LLM call: texts for each instruction; the replies are kept as they are."""
     count = run.config.text.texts_per_reply
     ask(
         run,
         steps,
-        {name: run.source(instructions[name]).read() for name in steps},
+        _inputs(run, steps),
         lambda row: text_messages(row, count),
         texts_pattern(count, run.config.text),
         _keep_reply,
     )
+
+
+def _inputs(run: Run, steps: Mapping[str, Step]) -> dict[str, pa.Table]:
+    """What each step reads: instructions, in the columns that all their datasets have."""
+    columns = INSTRUCTIONS.names
+    return {name: run.source(step.deps[0]).read(columns) for name, step in steps.items()}
 
 
 def ask(

@@ -21,6 +21,7 @@ from ray_jobs.runtime import output_folder
 # The job that makes a stage's data, for messages.
 JOBS = {
     "instructions": "generate",
+    "improved": "generate",
     "replies": "generate",
     "texts": "generate",
     "speech": "synthesize",

@@ -22,6 +22,16 @@ INSTRUCTIONS = schema(
     ],
 )
 
+IMPROVED = schema(
+    "improved",
+    1,
+    [
+        *INSTRUCTIONS,
+        field("rubric", pa.string(), "What good texts meet, as the LLM says."),
+        field("action", pa.string(), "What brings the instruction nearer to it, as the LLM says."),
+    ],
+)
+
 REPLIES = schema(
     "replies",
     1,

@@ -113,6 +113,9 @@ class Text(Section):
 
     instructions_per_seed: Annotated[int, Field(ge=1)] = 100
     """Tailored instructions that the LLM writes from each seed in a round."""
+    improve: Annotated[int, Field(ge=0, le=5)] = 0
+    """Times that the LLM improves each instruction by a rubric and an action of its own making
+    (CodecLM's Self-Rubrics); 0, as in the paper, leaves them as they are."""
     max_rounds: Annotated[int, Field(ge=1)] = 20
     """Rounds of instructions and texts, as long as texts are missing."""
     min_yield: Fraction = 0.02

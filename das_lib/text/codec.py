@@ -10,7 +10,7 @@ model's sentences begin in many ways. Parsers are total: any string becomes rows
 import json
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from string import Template
@@ -25,7 +25,7 @@ from das_lib.text.catalogues import Catalogue, entities_of
 
 Message = dict[str, str]
 
-PROMPT_FILES = ("examples.json", "instruction.txt", "texts.txt")
+PROMPT_FILES = ("examples.json", "instruction.txt", "improve.txt", "texts.txt")
 MAX_EXAMPLE_TEXTS = 8
 EXAMPLE_VARIANTS = 4  # few, for the engine computes what many prompts begin with once
 MAX_MENTIONED = 3  # keywords in one prompt; more of them make a small model recite them
@@ -86,27 +86,30 @@ def seed_rows(
 
 def instruction_messages(row: Mapping[str, Any]) -> list[Message]:
     """Chat of call 1 for a row of PROMPTS."""
-    chat: list[Message] = []
-    for example in _examples():
-        reply = {"keywords": example["keywords"], "instruction": example["tailored"]}
-        chat += _turns(_seed_prompt(example), reply)
-    return [*chat, _user(_seed_prompt(row))]
+    turns = [
+        (
+            _seed_prompt(example),
+            {"keywords": example["keywords"], "instruction": example["tailored"]},
+        )
+        for example in examples()
+    ]
+    return chat_of(turns, _seed_prompt(row))
 
 
 def text_messages(row: Mapping[str, Any], texts_per_reply: int) -> list[Message]:
     """Chat of call 2 for a row of INSTRUCTIONS."""
     draw = random.Random(int(row["id"][:8], 16) % EXAMPLE_VARIANTS)
-    chat: list[Message] = []
-    for example in draw.sample(_examples(), len(_examples())):
+    turns = []
+    for example in draw.sample(examples(), len(examples())):
         shown = draw.sample(example["texts"], min(MAX_EXAMPLE_TEXTS, texts_per_reply))
         tailored = example | {"instruction": _tailored(example, example["tailored"])}
-        chat += _turns(_texts_prompt(tailored, len(shown)), shown)
-    return [*chat, _user(_texts_prompt(row, texts_per_reply))]
+        turns.append((_texts_prompt(tailored, len(shown)), shown))
+    return chat_of(turns, _texts_prompt(row, texts_per_reply))
 
 
 def example_texts() -> list[str]:
     """All sentences of the worked examples: a small model may recite them."""
-    return [text for example in _examples() for text in example["texts"]]
+    return [text for example in examples() for text in example["texts"]]
 
 
 def instruction_pattern() -> str:
@@ -115,8 +118,13 @@ def instruction_pattern() -> str:
     few, many = (count - 1 for count in NUM_KEYWORDS)
     return (
         rf'\{{"keywords": \[{keyword}(, {keyword}){{{few},{many}}}\], '
-        rf'"instruction": "{_WORD}( {_WORD},?){{3,24}} {_WORD}\."\}}'
+        rf'"instruction": "{sentence_pattern(3, 24)}"\}}'
     )
+
+
+def sentence_pattern(least: int, most: int) -> str:
+    """Regular expression of a sentence with so many words between its first and its last."""
+    return rf"{_WORD}( {_WORD},?){{{least},{most}}} {_WORD}\."
 
 
 def texts_pattern(texts_per_reply: int, text: Text) -> str:
@@ -137,7 +145,7 @@ def parse_instruction(row: Mapping[str, Any], reply: str) -> dict[str, Any] | Re
     on its subject. The reply is a JSON object, or lines ``Keywords: a, b`` and
     ``Instruction: ...``. Reasons: ``no-keywords``, ``no-instruction``.
     """
-    found = _json_value(reply, "{")
+    found = json_value(reply, "{")
     if not isinstance(found, dict):
         pairs = re.findall(r"^\W*(keywords|instruction)\W*:\s*(.+)$", reply, re.I | re.M)
         found = {name.lower(): value for name, value in pairs}
@@ -146,16 +154,16 @@ def parse_instruction(row: Mapping[str, Any], reply: str) -> dict[str, Any] | Re
         keywords = keywords.split(",")
     if not isinstance(keywords, list):
         return Reject(row["id"], "no-keywords", reply[:200])
-    cleaned = [_clean(word) for word in keywords if isinstance(word, str)]
+    cleaned = [clean(word) for word in keywords if isinstance(word, str)]
     usable = dict.fromkeys(w for w in cleaned if 0 < len(w) <= MAX_KEYWORD_CHARACTERS)
     if not usable:
         return Reject(row["id"], "no-keywords", reply[:200])
-    if not isinstance(instruction, str) or not 0 < len(_clean(instruction)) <= (
+    if not isinstance(instruction, str) or not 0 < len(clean(instruction)) <= (
         MAX_INSTRUCTION_CHARACTERS
     ):
         return Reject(row["id"], "no-instruction", reply[:200])
     kept = {name: row[name] for name in ("id", "domain", "use_case", "skills", "persona")}
-    tailored = _tailored(row, _clean(instruction))
+    tailored = _tailored(row, clean(instruction))
     # Entities first: of the keywords, a prompt mentions the first few.
     named = dict.fromkeys([*row["entities"], *usable])
     return kept | {"keywords": list(named), "instruction": tailored}
@@ -168,18 +176,18 @@ def parse_texts(reply_id: str, reply: str) -> list[str] | Reject:
     numbered list, or bulleted lines. Elements that are no strings are kept as JSON, for the filters
     to reject and count.
     """
-    found = _json_value(reply, "[")
+    found = json_value(reply, "[")
     if not isinstance(found, list):
         start = reply.find('["')
         found = re.findall(r'"((?:[^"\\]|\\.)*)"', reply[start:]) if start >= 0 else []
     if not found:
         found = re.findall(r"^\s*(?:\d+\s*[.):]|[-*•])\s+(.+)$", reply, re.M)
     texts = [t if isinstance(t, str) else json.dumps(t, ensure_ascii=False) for t in found]
-    texts = [t for t in map(_clean, texts) if t]
+    texts = [t for t in map(clean, texts) if t]
     return texts or Reject(reply_id, "no-list", reply[:200])
 
 
-def _json_value(reply: str, opening: str) -> Any:
+def json_value(reply: str, opening: str) -> Any:
     """First JSON value in ``reply`` that begins with ``opening``; None if there is none."""
     start = reply.find(opening)
     if start < 0:
@@ -190,7 +198,7 @@ def _json_value(reply: str, opening: str) -> Any:
         return None
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """One line, without surrounding quotes or a label such as ``Question 3:``."""
     text = " ".join(text.split()).strip("\"'“” ")
     return re.sub(r"^(?:q|question|sentence|text)\s*\d*\s*:\s*", "", text, flags=re.I)
@@ -200,21 +208,22 @@ def _tailored(row: Mapping[str, Any], instruction: str) -> str:
     return f"{row['instruction'].strip()} {instruction}"
 
 
-def _user(content: str) -> Message:
-    return {"role": "user", "content": content}
+def chat_of(turns: Iterable[tuple[str, Any]], prompt: str) -> list[Message]:
+    """Worked examples, each a prompt and its reply as JSON, then the prompt to answer."""
+    chat: list[Message] = []
+    for asked, reply in turns:
+        content = json.dumps(reply, ensure_ascii=False)
+        chat += [{"role": "user", "content": asked}, {"role": "assistant", "content": content}]
+    return [*chat, {"role": "user", "content": prompt}]
 
 
-def _turns(prompt: str, reply: Any) -> list[Message]:
-    content = json.dumps(reply, ensure_ascii=False)
-    return [_user(prompt), {"role": "assistant", "content": content}]
-
-
-def _examples() -> list[dict[str, Any]]:
-    return json.loads(_prompt("examples.json"))
+def examples() -> list[dict[str, Any]]:
+    """Worked examples in domains that nobody asked for."""
+    return json.loads(prompt_file("examples.json"))
 
 
 def _seed_prompt(row: Mapping[str, Any]) -> str:
-    return Template(_prompt("instruction.txt")).substitute(
+    return Template(prompt_file("instruction.txt")).substitute(
         use_case=row["use_case"],
         skills=", ".join(row["skills"]),
         persona=row["persona"],
@@ -223,7 +232,7 @@ def _seed_prompt(row: Mapping[str, Any]) -> str:
 
 
 def _texts_prompt(row: Mapping[str, Any], count: int) -> str:
-    return Template(_prompt("texts.txt")).substitute(
+    return Template(prompt_file("texts.txt")).substitute(
         instruction=row["instruction"],
         skills=", ".join(row["skills"]),
         persona=row["persona"],
@@ -234,9 +243,10 @@ def _texts_prompt(row: Mapping[str, Any], count: int) -> str:
 
 def prompts_fingerprint() -> str:
     """Hash of the prompt files: other prompts make other texts."""
-    return content_hash({name: _prompt(name) for name in PROMPT_FILES})
+    return content_hash({name: prompt_file(name) for name in PROMPT_FILES})
 
 
 @cache
-def _prompt(name: str) -> str:
+def prompt_file(name: str) -> str:
+    """A file of ``prompts/``."""
     return resources.files("das_lib.text").joinpath(f"prompts/{name}").read_text("utf-8")

@@ -106,7 +106,11 @@ class FakeLlm:
         prompt = messages[-1]["content"]
         draw = random.Random(f"{params['seed']} {prompt}")
         words = sorted({word.lower() for word in re.findall(r"[A-Za-z]{5,}", prompt)})
-        if params["structured_outputs"]["regex"].startswith("\\{"):
+        pattern = params["structured_outputs"]["regex"]
+        if "rubric" in pattern:
+            added = f"Mention {draw.choice(_SUBJECTS)} and {draw.choice(_PLACES)}."
+            return json.dumps({"rubric": "Names differ.", "action": "Add.", "instruction": added})
+        if pattern.startswith("\\{"):
             keywords = draw.sample(words, min(4, len(words)))
             instruction = f"Ask about {', '.join(keywords)} and {draw.choice(_PLACES)}."
             return json.dumps({"keywords": keywords, "instruction": instruction})

@@ -90,9 +90,17 @@ def test_a_domain_that_yields_nothing_ends_after_a_round_and_harms_no_other(
     two_cpus, tiny, tmp_path, capfd
 ):
     domains = {"music": {"utterances": 10}, "sports": {"utterances": 10}}
-    run = make_run(tiny, tmp_path, domains, max_words=5)  # the fake LLM's have more, one's own four
+    # The fake LLM's texts have more words than that, one's own four.
+    run = make_run(tiny, tmp_path, domains, max_words=5, improve=2)
     with pytest.raises(DasError, match=r"2 failed, the others are done\. texts/music: none of 15"):
         generate(run)
     assert "0 of 10 after round 1 (text.min_yield=0.02)" in capfd.readouterr().err
     assert run.source(run.plan.texts["own"]).summary().rows_out == 12
+    first, second = (run.source(step).read() for step in run.plan.improved["music"])
+    given = run.source(run.plan.instructions["music"]).read()
+    for before, after in ((given, first), (first, second)):
+        told = {row["id"]: row for row in after.to_pylist()}
+        for row in before.to_pylist():
+            assert told[row["id"]]["instruction"].startswith(f"{row['instruction']} Mention ")
+            assert told[row["id"]]["rubric"]
     assert run.dataset(run.plan.texts["music"]).summary().reasons == {"too-long": 15}

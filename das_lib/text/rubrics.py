@@ -1,4 +1,4 @@
-"""CodecLM's Self-Rubrics: the LLM improves an instruction by a rubric and an action it makes itself.
+"""CodecLM's Self-Rubrics: the LLM improves an instruction by a rubric and an action of its own.
 
 One reply has all three (Wang et al. 2024, section 3.3, has them in calls of their own): a rubric
 that good texts meet, an action that brings the task nearer to it, and what it adds to the task.

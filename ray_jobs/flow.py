@@ -7,8 +7,10 @@ and of commit, and leaves a resumed run exactly the blocks without a file.
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -21,6 +23,10 @@ from das_lib.rows import Outcome, Process
 from ray_jobs import metrics
 
 logger = logging.getLogger(__name__)
+
+MAX_GROWTH = 2 << 30
+"""Bytes by which a worker may grow over its size after its first block; beyond, it is started anew.
+Engines that leak a little at each call would otherwise fill a node in a long night."""
 
 STATS = pa.schema([("rows", pa.int64()), ("rejected", pa.int64()), ("amount", pa.float64())])
 
@@ -57,21 +63,29 @@ class BlockWorker:
     """The actor of a pool."""
 
     def __init__(
-        self, make: Callable[[], Work], outputs: Mapping[str, Dataset], num_threads: int
+        self,
+        make: Callable[[], Work],
+        outputs: Mapping[str, Dataset],
+        num_threads: int,
+        max_growth: int,
     ) -> None:
         import torch
 
         torch.set_num_threads(num_threads)
         self.work, self.outputs = make(), outputs
+        self.max_growth, self.size = max_growth, 0
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Read, work on and commit the block that the batch's one row describes."""
+        if self.size and resident_bytes() - self.size > self.max_growth:
+            os._exit(0)  # nothing is lost: Ray starts the actor anew and gives it this block again
         (item,) = batch.to_pylist()
         rows = read_block(item["path"], item["row_group"])
         outcomes = self.work(rows, item["outputs"])
         for output in item["outputs"]:
             self.outputs[output].commit(item["name"], outcomes[output])
             metrics.count(self.outputs[output], outcomes[output], "audio_seconds")
+        self.size = self.size or resident_bytes()
         return pa.table(
             {
                 "rows": [rows.num_rows],
@@ -82,6 +96,15 @@ class BlockWorker:
         )
 
 
+def resident_bytes() -> int:
+    """Memory of this process; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def run_items(
     stage: str,
     items: Iterable[Item],
@@ -90,6 +113,7 @@ def run_items(
     pool: Pool,
     *,
     unit: str = "utterances",
+    max_growth: int = MAX_GROWTH,
 ) -> float:
     """Work through ``items`` with ``pool.actors`` workers; seconds it took.
 
@@ -117,7 +141,7 @@ def run_items(
             compute=ray.data.ActorPoolStrategy(size=min(pool.actors, len(rows))),
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus or None,
-            fn_constructor_args=(make, dict(outputs), max(1, int(pool.num_cpus))),
+            fn_constructor_args=(make, dict(outputs), max(1, int(pool.num_cpus)), max_growth),
         )
         rejected, amount = 0, 0.0
         for row in stats.iter_rows():

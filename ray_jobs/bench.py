@@ -1,8 +1,8 @@
 """`das bench generate` and `synthesize`: the pipeline beside the bare engines under it.
 
-A pipeline's start (processes, models) is not what a night of work costs, so its rate is marginal:
-what three times the work takes longer than once. The bare engines are loaded before their clock
-starts.
+A pipeline's start (processes, models) is not what a night of work costs. Speech is measured after
+each worker's first block; of text, what three times the prompts take longer than once. The bare
+engines are loaded before their clock starts.
 """
 
 import argparse
@@ -30,9 +30,7 @@ def add_ray_benches(benches: Any) -> None:
     )
     synthesize.add_argument("--voice", default="en_US-joe-medium")
     synthesize.add_argument("--speaker")
-    synthesize.add_argument(
-        "--texts", type=int, default=120, help="texts (120), and thrice as many"
-    )
+    synthesize.add_argument("--texts", type=int, default=360, help="texts (360)")
     synthesize.add_argument("--actors", type=int, default=2)
     synthesize.add_argument("--rounds", type=int, default=3)
     synthesize.set_defaults(handler=_synthesize)
@@ -41,19 +39,23 @@ def add_ray_benches(benches: Any) -> None:
 def _synthesize(arguments: argparse.Namespace) -> int:
     from das_lib.bench.timing import publish
     from das_lib.config.data import Tts
-    from ray_jobs.measured import bare_speech, marginal_rate, pipeline_speech
+    from ray_jobs.measured import bare_speech, pipeline_rate
 
     tts = Tts(engine=arguments.engine, voice=arguments.voice, speaker=arguments.speaker)
     with _ray(arguments.actors):
         rates = [
             (
-                marginal_rate(partial(pipeline_speech, tts, arguments.actors), arguments.texts),
+                pipeline_rate(tts, arguments.actors, arguments.texts),
                 bare_speech(tts, arguments.actors, arguments.texts),
             )
             for _ in range(arguments.rounds)
         ]
     row = {"engine": tts.engine, "actors": arguments.actors, "texts": arguments.texts}
-    publish("synthesize", [row | _compared(rates, "rate")], [_NOTE, "Rates: audio seconds/s."])
+    publish(
+        "synthesize",
+        [row | _compared(rates, "rate")],
+        ["Audio seconds/s, of the pipeline after each worker's first block."],
+    )
     return 0
 
 

@@ -3,7 +3,7 @@
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -13,12 +13,14 @@ import pyarrow as pa
 
 from das_lib.config.data import Domain, Llm, Seed, Text, Tts
 from das_lib.config.section import Pool
-from das_lib.dataset import Dataset
+from das_lib.dataset import Dataset, read_block
+from das_lib.errors import DasError
 from das_lib.ids import row_id
 from das_lib.rows import Outcome
 from das_lib.storage import Folder
 
 TIMES = 3
+BLOCKS = 12  # of each worker
 SENTENCES = Path(__file__).parents[1] / "das_lib" / "text" / "unrelated.txt"
 SEED = Seed(
     use_case="question generation in English",
@@ -31,11 +33,13 @@ SEED = Seed(
 def marginal_rate(work: Callable[[int], tuple[float, float]], count: int) -> float:
     """Amount a second of what ``TIMES * count`` items take longer than ``count``."""
     (amount, seconds), (more, longer) = work(count), work(TIMES * count)
+    if longer <= seconds:
+        raise DasError(f"{count} items are too few to tell work from the start; give more")
     return (more - amount) / (longer - seconds)
 
 
-def pipeline_speech(tts: Tts, actors: int, count: int) -> tuple[float, float]:
-    """Seconds of audio and of time of the speech stage for ``count`` texts."""
+def pipeline_rate(tts: Tts, actors: int, count: int) -> float:
+    """Seconds of audio a second of the speech stage for ``count`` texts, once all workers work."""
     from ray_jobs.flow import OneOutput, pending_items, run_items
     from ray_jobs.synthesize import speaker
     from schemas.speech import SPEECH
@@ -48,8 +52,8 @@ def pipeline_speech(tts: Tts, actors: int, count: int) -> tuple[float, float]:
             {"id": row_id(text), "domain": "bench", "text": text, "split": "train", "source": "-"}
             for text in sentences(count)
         ]
-        given.commit("00000", Outcome(pa.Table.from_pylist(rows, schema=TEXTS)), 32)
-        started = time.perf_counter()
+        blocks = max(1, count // (BLOCKS * actors))
+        given.commit("00000", Outcome(pa.Table.from_pylist(rows, schema=TEXTS)), blocks)
         run_items(
             "speech",
             pending_items({"bench": given}, {"bench": spoken}),
@@ -57,14 +61,35 @@ def pipeline_speech(tts: Tts, actors: int, count: int) -> tuple[float, float]:
             {"bench": spoken},
             Pool(actors=actors),
         )
-        seconds = time.perf_counter() - started
-        samples = sum(sum(block["num_samples"].to_pylist()) for block in spoken.tables())
-    return samples / 16_000, seconds
+        commits = []
+        for path in spoken.files():
+            samples = sum(read_block(path, 0)["num_samples"].to_pylist())
+            commits.append((Path(path).stat().st_mtime, samples / 16_000))
+    return steady_rate(commits, actors)
+
+
+def steady_rate(commits: Sequence[tuple[float, float]], workers: int) -> float:
+    """Amount a second after each worker's first commit.
+
+    Args:
+        commits: Time and amount of each.
+        workers: How many there are.
+
+    Raises:
+        DasError: there are too few commits.
+    """
+    ordered = sorted(commits)
+    if len(ordered) < 2 * workers:
+        raise DasError(
+            f"{len(ordered)} blocks of {workers} workers are too few to measure; give more texts"
+        )
+    begun = ordered[workers - 1][0]
+    return sum(amount for _, amount in ordered[workers:]) / max(ordered[-1][0] - begun, 1e-9)
 
 
 def bare_speech(tts: Tts, actors: int, count: int) -> float:
     """Seconds of audio a second of ``actors`` processes that speak and do nothing else."""
-    given = sentences(TIMES * count)
+    given = sentences(count)
     shares = [given[place::actors] for place in range(actors)]
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(actors)

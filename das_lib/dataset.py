@@ -115,10 +115,9 @@ class Dataset:
         for name in self.data.names(".parquet"):
             yield self._open(self.data, name).read(columns)
 
-    def rejected_reasons(self) -> Iterator[list[str]]:
-        """The reasons of the rejected rows, a file at a time."""
-        for name in self.rejects.names(".parquet"):
-            yield self._open(self.rejects, name).read(["reason"])["reason"].to_pylist()
+    def reasons(self) -> Counter[str]:
+        """Rejected rows by reason."""
+        return Counter(self._column(self.rejects, "reason"))
 
     def files(self) -> list[str]:
         """Addresses of the data files."""
@@ -162,8 +161,7 @@ class Dataset:
                 f"{len(twice)} of them twice (for example {twice[:1]}); move the folder away and "
                 "run again"
             )
-        found = Counter(self._column(self.rejects, "reason"))
-        return self.mark(rows_in, found, seconds, versions)
+        return self.mark(rows_in, self.reasons(), seconds, versions)
 
     def mark(
         self, rows_in: int, reasons: Mapping[str, int], seconds: float, versions: dict[str, str]

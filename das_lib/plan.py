@@ -5,7 +5,7 @@ step's rows, the schema's version and the hashes of the steps it reads (after ma
 Settings that only say how fast (pools, batch sizes of inference) are left out on purpose.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from das_lib.steps import (
     Step,
     baseline_steps,
     corpus_step,
+    finished_rounds,
     fit_params,
     heard_step,
     learnt_from,
@@ -114,17 +115,9 @@ def plan_run(config: Config, output: Folder) -> Plan:
     texts = {d: dataset.read(columns) for d, dataset in datasets.items() if dataset.finished}
     leaked = leaked_ids(config, texts)
     plan = build_plan(config, leaked) if leaked else plan
-    return replace(plan, further_rounds=tuple(_further_rounds(config, output)))
-
-
-def _further_rounds(config: Config, output: Folder) -> Iterator[Step]:
-    llm = llm_params(config)
-    for domain in config.spoken:
-        for number in range(1, config.text.max_rounds if domain.seeds else 0):
-            steps = round_steps(config, domain, llm, number)
-            if not all(step.dataset(output).finished for step in steps):
-                break
-            yield from steps
+    rounds = [list(finished_rounds(config, domain, output))[1:] for domain in config.spoken]
+    further = [step for domain in rounds for steps in domain for step in steps]
+    return replace(plan, further_rounds=tuple(further))
 
 
 def build_plan(config: Config, excluded: Mapping[str, Sequence[str]] | None = None) -> Plan:

@@ -1,6 +1,6 @@
 """One step of a run, and the steps whose making needs more than a line."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -222,6 +222,16 @@ def round_steps(config: Config, domain: Domain, llm: dict[str, Any], number: int
         deps=(steps[-1],),
     )
     return [*steps, replies]
+
+
+def finished_rounds(config: Config, domain: Domain, output: Folder) -> Iterator[list[Step]]:
+    """The steps of a domain's rounds, first to last, as far as ``output`` has them whole."""
+    llm = llm_params(config)
+    for number in range(config.text.max_rounds if domain.seeds else 0):
+        steps = round_steps(config, domain, llm, number)
+        if not all(step.dataset(output).finished for step in steps):
+            return
+        yield steps
 
 
 def texts_step(config: Config, domain: Domain, replies: Step | None) -> Step:

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 
+from das_lib.cards import CARD
 from das_lib.config import Config, Domain
 from das_lib.dataset import Dataset
 from das_lib.errors import DasError, Reject, collect, raise_all
@@ -18,8 +19,8 @@ from das_lib.ids import row_id
 from das_lib.models import resolve_model
 from das_lib.progress import Progress
 from das_lib.rows import Outcome
-from das_lib.steps import Step, llm_params, round_steps
-from das_lib.text.card import CARD, FIGURES, base_vocabulary, card, figures
+from das_lib.steps import Step, finished_rounds, llm_params, round_steps
+from das_lib.text.card import FIGURES, base_vocabulary, card, figures
 from das_lib.text.catalogues import read_catalogues
 from das_lib.text.codec import (
     instruction_messages,
@@ -75,14 +76,9 @@ def generate(run: Run) -> None:
 def describe(run: Run, domain: Domain, outcome: Outcome, dataset: Dataset) -> None:
     """Write the card of a domain's texts and the figures in it."""
     keywords: set[str] = set()
-    if domain.seeds:
-        llm = llm_params(run.config)
-        for number in range(run.config.text.max_rounds):
-            made = run.dataset(round_steps(run.config, domain, llm, number)[0])
-            if not made.finished:
-                break
-            for block in made.tables(["keywords"]):
-                keywords.update(*block["keywords"].to_pylist())
+    for steps in finished_rounds(run.config, domain, run.output):
+        for block in run.dataset(steps[0]).tables(["keywords"]):
+            keywords.update(*block["keywords"].to_pylist())
     found = figures(
         outcome,
         run.config.seed,

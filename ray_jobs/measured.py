@@ -17,9 +17,11 @@ from das_lib.dataset import Dataset, read_block
 from das_lib.errors import DasError
 from das_lib.ids import row_id
 from das_lib.rows import Outcome
+from das_lib.speech.audio import SAMPLE_RATE
 from das_lib.storage import Folder
 
 TIMES = 3
+LOADING_S = 600  # longest wait for the other bare engines
 BLOCKS = 12  # of each worker
 SENTENCES = Path(__file__).parents[1] / "das_lib" / "text" / "unrelated.txt"
 SEED = Seed(
@@ -52,8 +54,8 @@ def pipeline_rate(tts: Tts, actors: int, count: int) -> float:
             {"id": row_id(text), "domain": "bench", "text": text, "split": "train", "source": "-"}
             for text in sentences(count)
         ]
-        blocks = max(1, count // (BLOCKS * actors))
-        given.commit("00000", Outcome(pa.Table.from_pylist(rows, schema=TEXTS)), blocks)
+        rows_per_block = max(1, count // (BLOCKS * actors))
+        given.commit("00000", Outcome(pa.Table.from_pylist(rows, schema=TEXTS)), rows_per_block)
         run_items(
             "speech",
             pending_items({"bench": given}, {"bench": spoken}),
@@ -64,7 +66,7 @@ def pipeline_rate(tts: Tts, actors: int, count: int) -> float:
         commits = []
         for path in spoken.files():
             samples = sum(read_block(path, 0)["num_samples"].to_pylist())
-            commits.append((Path(path).stat().st_mtime, samples / 16_000))
+            commits.append((Path(path).stat().st_mtime, samples / SAMPLE_RATE))
     return steady_rate(commits, actors)
 
 
@@ -90,34 +92,24 @@ def steady_rate(commits: Sequence[tuple[float, float]], workers: int) -> float:
 def bare_speech(tts: Tts, actors: int, count: int) -> float:
     """Seconds of audio a second of ``actors`` processes that speak and do nothing else."""
     given = sentences(count)
-    shares = [given[place::actors] for place in range(actors)]
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(actors)
-    pipes, processes = [], []
-    for share in shares:
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_bare_voice, args=(tts, share, barrier, theirs))
-        process.start()
-        pipes.append(ours)
-        processes.append(process)
-    results = [pipe.recv() for pipe in pipes]
-    for process in processes:
-        process.join()
+    barrier = multiprocessing.get_context("spawn").Barrier(actors)
+    waiting = [_begin(_bare_voice, tts, given[place::actors], barrier) for place in range(actors)]
+    results = [end() for end in waiting]
     return sum(audio for audio, _ in results) / max(seconds for _, seconds in results)
 
 
 def _bare_voice(tts: Tts, texts: list[str], barrier: Any, answer: Connection) -> None:
     import torch
 
-    from das_lib.speech.speak import SpeakTexts
+    from das_lib.speech.tts import ENGINES
 
     torch.set_num_threads(1)
-    ((_, voice),) = SpeakTexts(tts, "en")._cast
+    voice = ENGINES[tts.engine](tts)
     voice.speak("This is only to begin with.")
-    barrier.wait()
+    barrier.wait(LOADING_S)
     started = time.perf_counter()
     samples = sum(len(voice.speak(text)) for text in texts)
-    answer.send((samples / 16_000, time.perf_counter() - started))
+    answer.send((samples / SAMPLE_RATE, time.perf_counter() - started))
 
 
 def pipeline_tokens(llm: Llm, path: str, count: int) -> tuple[float, float]:
@@ -134,15 +126,27 @@ def pipeline_tokens(llm: Llm, path: str, count: int) -> tuple[float, float]:
 
 def bare_tokens(llm: Llm, path: str, count: int) -> float:
     """Tokens a second of vLLM alone, in a process of its own, on the same prompts."""
+    return _begin(_bare_llm, llm, path, prompts(llm, count))()
+
+
+def _begin(target: Callable[..., None], *arguments: Any) -> Callable[[], Any]:
+    """Start ``target`` in a process of its own; what waits for what it sends to its last argument.
+
+    The wait raises EOFError where the process dies.
+    """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_bare_llm, args=(llm, path, prompts(llm, count), theirs))
+    process = context.Process(target=target, args=(*arguments, theirs))
     process.start()
-    theirs.close()  # so that a process that dies ends the wait
-    try:
-        return ours.recv()
-    finally:
-        process.join()
+    theirs.close()
+
+    def end() -> Any:
+        try:
+            return ours.recv()
+        finally:
+            process.join()
+
+    return end
 
 
 def _bare_llm(llm: Llm, path: str, rows: list[dict[str, Any]], answer: Connection) -> None:

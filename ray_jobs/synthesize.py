@@ -8,9 +8,10 @@ import time
 from functools import partial
 from pathlib import Path
 
+from das_lib.cards import CARD
 from das_lib.config.tree import Tts
 from das_lib.models import resolve_model
-from das_lib.speech.card import CARD, speech_card
+from das_lib.speech.card import speech_card
 from das_lib.speech.speak import SpeakTexts
 from ray_jobs.flow import OneOutput, pending_items, run_items
 from ray_jobs.run import Run

@@ -11,12 +11,13 @@ import pyarrow as pa
 from das_lib.dataset import Summary, open_parquet
 from das_lib.errors import DasError
 from das_lib.ids import row_id
+from das_lib.speech.audio import SAMPLE_RATE
 from das_lib.storage import Folder
 
 REJECTS_SHOWN = 5  # of each reason
 MEASURES: dict[str, tuple[str, Callable[[Any], float]]] = {
     "text": ("words a text", lambda text: len(text.split())),
-    "num_samples": ("seconds a recording", lambda samples: samples / 16_000),
+    "num_samples": ("seconds a recording", lambda samples: samples / SAMPLE_RATE),
     "loudness": ("loudness, LUFS", float),
     "cer": ("character error rate of the base's transcript", float),
 }

@@ -4,11 +4,12 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
 
 from das_lib.errors import DasError
 from das_lib.models.catalog import CATALOG
 from das_lib.models.hub import voice_paths
-from das_lib.models.resolve import find_kokoro, find_model, find_voice
+from das_lib.models.resolve import Found, find_kokoro, find_model, find_voice
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,17 +25,21 @@ def main(arguments: list[str] | None = None) -> int:
     status = 0
     for name in parser.parse_args(arguments).names:
         start = time.perf_counter()
-        row = CATALOG.get(name)
-        find = find_voice if name.endswith(".onnx") or voice_paths(name) else find_model
-        find = find_kokoro if row is not None and row.form == "kokoro" else find
         try:
-            found = find(name)
+            found = _finder(name)(name)
         except DasError as error:
             print(f"{name}: {error}", file=sys.stderr)
             status = 2
             continue
         print(f"{name} -> {found.path} ({found.source}, {time.perf_counter() - start:.1f} s)")
     return status
+
+
+def _finder(name: str) -> Callable[[str], Found]:
+    row = CATALOG.get(name)
+    if row is not None and row.form == "kokoro":
+        return find_kokoro
+    return find_voice if name.endswith(".onnx") or voice_paths(name) else find_model
 
 
 if __name__ == "__main__":

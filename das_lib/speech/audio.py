@@ -4,6 +4,7 @@ Time is counted in samples inside; seconds appear at the edges only.
 """
 
 import io
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -72,5 +73,10 @@ def loudness(audio: Audio) -> float | None:
     """Integrated loudness of a 16 kHz recording, LUFS (ITU-R BS.1770); None below 0.4 s."""
     if len(audio) <= LOUDNESS_BLOCK:
         return None
-    value = float(pyloudnorm.Meter(SAMPLE_RATE).integrated_loudness(audio))
+    value = float(_meter().integrated_loudness(audio))
     return value if np.isfinite(value) else None
+
+
+@cache
+def _meter() -> pyloudnorm.Meter:
+    return pyloudnorm.Meter(SAMPLE_RATE)

@@ -3,13 +3,12 @@
 from collections import Counter
 
 import numpy as np
-import yaml
 
+from das_lib.cards import card_head, rejected_section
 from das_lib.dataset import Dataset
 from das_lib.speech.audio import SAMPLE_RATE
 from das_lib.tables import markdown_table
 
-CARD = "README.md"
 COLUMNS = ["num_samples", "loudness", "voice", "engine", "text", "cer"]
 
 
@@ -38,15 +37,9 @@ def speech_card(dataset: Dataset) -> str:
         for name, values in measured.items()
         if values
     ]
-    reasons = Counter(r for block in dataset.rejected_reasons() for r in block)
     front = {"task_categories": ["automatic-speech-recognition"], "tags": ["das", "synthetic"]}
     lines = [
-        "---",
-        yaml.safe_dump(front, sort_keys=False).strip(),
-        "---",
-        "",
-        f"# Speech of the domain {dataset.name}",
-        "",
+        *card_head(front, f"Speech of the domain {dataset.name}"),
         f"{len(seconds):,} recordings, {sum(seconds) / 3600:.2f} hours: mono 16 kHz FLAC in "
         "Parquet, spoken by machines; made by DAS.",
         "",
@@ -54,8 +47,6 @@ def speech_card(dataset: Dataset) -> str:
         "",
         *markdown_table([["voice", "recordings"], *([v, str(n)] for v, n in voices.items())], (1,)),
         "",
+        *rejected_section(dict(dataset.reasons().most_common()), "texts"),
     ]
-    if reasons:
-        rows = [[reason, str(count)] for reason, count in reasons.most_common()]
-        lines += ["## Rejected", "", *markdown_table([["reason", "texts"], *rows], (1,)), ""]
     return "\n".join(lines)

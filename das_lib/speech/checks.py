@@ -11,10 +11,10 @@ MAX_CLIPPED = 0.01  # part of the samples at full scale
 FRAME = SAMPLE_RATE // 100
 SILENT_DB = 40
 """Frames so far below the speech (the 95th percentile of all) are silent."""
-MAX_SILENCE_SECONDS = 2.0  # Piper's longest pause in 192 texts was 0.5 s
+MAX_SILENCE_SECONDS = 2.0  # a voice pauses for less, between two sentences too
 ENDING_FRAMES, ENDING_DB = 3, 12
-"""Speech that is still so near its full level in the last 30 ms was cut off; Piper's recordings
-end 60 dB and more below it."""
+"""Speech that is still so near its full level in the last 30 ms was cut off: a voice
+fades."""
 
 
 def check_speech(audio: Audio, text: str) -> tuple[str, str] | None:

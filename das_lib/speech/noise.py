@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 NOISE, SEED = 1 << 22, 0
-"""Values of the table: a cut for 30 s of speech takes a quarter of it."""
+"""Values of the table: 30 s of speech take an eighth of it, and a cut begins in its first half."""
 RANDOM, INPUT = "RandomNormalLike", "das_noise"
 ZERO, ONE = f"{INPUT}_zero", f"{INPUT}_one"  # constants
 

@@ -33,11 +33,13 @@ class PiperSynthesizer:
 
     def __init__(self, voice: Voice) -> None:
         from piper import PiperVoice, SynthesisConfig
+        from piper.config import PiperConfig
 
         self.engine = f"piper {version('piper-tts')}"
         path = resolve_voice(voice.voice)
-        self.voice = PiperVoice.load(path)
-        self.voice.session = self._session = SeededSession(path)  # type: ignore[assignment]
+        self._session: Any = SeededSession(path)
+        config = PiperConfig.from_dict(json.loads(Path(f"{path}.json").read_text("utf-8")))
+        self.voice = PiperVoice(session=self._session, config=config)
         speakers = self.voice.config.speaker_id_map
         if voice.speaker is not None and voice.speaker not in speakers:
             raise DasError(

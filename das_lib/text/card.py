@@ -5,8 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
+from das_lib.cards import card_head, rejected_section
 from das_lib.errors import ModelError
 from das_lib.models import resolve_model
 from das_lib.rows import Outcome
@@ -15,7 +14,7 @@ from das_lib.text.catalogues import Catalogue
 from das_lib.text.diversity import coverage, diversity, rare_words
 
 SAMPLE = 50
-CARD, FIGURES = "README.md", "diversity.json"
+FIGURES = "diversity.json"
 
 
 def figures(
@@ -78,30 +77,20 @@ def card(domain: str, found: Mapping[str, Any], texts: Sequence[str], seed: int)
     front = {"tags": ["das", "synthetic", domain], "task_categories": ["text-generation"]}
     new_words = ", ".join(map(str, found["new_words_per_1000"]))
     lines = [
-        "---",
-        yaml.safe_dump(front, sort_keys=False).strip(),
-        "---",
-        "",
-        f"# Texts of the domain {domain}",
-        "",
+        *card_head(front, f"Texts of the domain {domain}"),
         "Written by a language model, or one's own, for a voice to speak; made by DAS.",
         "",
         *markdown_table([["figure", "value"], *([k, str(v)] for k, v in plain.items())], (1,)),
         "",
         f"New words in each thousand texts: {new_words}.",
         "",
-        *_section("Rejected", [["reason", "candidates"]], found["rejected"]),
+        *rejected_section(found["rejected"], "candidates"),
     ]
     if covered:
         head = ["names", "mentioned", "texts a name", "not mentioned"]
         lines += ["## Coverage", "", *markdown_table([head, *covered]), ""]
     lines += ["## Sample", "", *(f"- {text}" for text in sample), ""]
     return "\n".join(lines)
-
-
-def _section(title: str, head: list[list[str]], counts: Mapping[str, int]) -> list[str]:
-    rows = [[name, str(count)] for name, count in counts.items()]
-    return [f"## {title}", "", *markdown_table([*head, *rows], (1,)), ""] if rows else []
 
 
 def _listed(entry: Mapping[str, Any]) -> str:

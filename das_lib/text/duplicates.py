@@ -37,7 +37,7 @@ def jaccard(a: Shingles, b: Shingles) -> float:
 
 
 class NearDuplicates:
-    """Texts taken so far; about 2 KB a text."""
+    """Texts taken so far."""
 
     def __init__(self, bound: float) -> None:
         """Texts whose Jaccard index is ``bound`` (0 to 1) or more are near duplicates."""

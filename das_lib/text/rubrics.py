@@ -1,6 +1,6 @@
 """CodecLM's Self-Rubrics: the LLM improves an instruction by a rubric and an action of its own.
 
-One reply has all three (Wang et al. 2024, section 3.3, has them in calls of their own): a rubric
+One reply has all three (in Wang et al. 2024 they are calls of their own): a rubric
 that good texts meet, an action that brings the task nearer to it, and what it adds to the task.
 """
 

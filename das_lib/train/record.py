@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
+from das_lib.cards import card_head
 from das_lib.config.tree import TRAIN_PLACEMENT, Section
 from das_lib.tables import markdown_table
 from das_lib.train.systems import LORA, split_system
@@ -68,13 +68,9 @@ def model_card(
     validated = "validation_loss" in result["history"][0]
     columns = ["epoch", "step", "loss", *(["validation_loss"] if validated else [])]
     curve = [[f"{entry[c]:.6g}" for c in columns] for entry in result["history"]]
+    made = "a LoRA adapter for" if method == LORA else "made from"
     lines = [
-        "---",
-        yaml.safe_dump(front, sort_keys=False).strip(),
-        "---",
-        "",
-        f"# {system}: {'a LoRA adapter for' if method == LORA else 'made from'} {base_name}",
-        "",
+        *card_head(front, f"{system}: {made} {base_name}"),
         "Trained by [DAS](https://arxiv.org/abs/2501.12501) on synthetic speech alone: "
         + ", ".join(f"{count} utterances ({use})" for use, count in utterances.items())
         + f". Kept: epoch {result['best_epoch']} of {len(result['history'])}.",

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from text_rows import PROMPT as ROW
 
 from das_lib.config.tree import Text
 from das_lib.errors import Reject
@@ -12,16 +13,6 @@ from das_lib.text import codec
 from schemas.text import INSTRUCTIONS
 
 GOLDEN = Path(__file__).parent / "golden"
-ROW = {
-    "id": "0123456789abcdef",
-    "domain": "music",
-    "use_case": "question generation in English",
-    "skills": ["English singer", "English album name"],
-    "persona": "teenager",
-    "instruction": "Generate questions about music that one would ask a voice assistant.",
-    "keywords": ["Adele", "debut album", "concert", "streaming"],
-    "entities": [],
-}
 
 
 @pytest.mark.parametrize(

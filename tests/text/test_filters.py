@@ -1,3 +1,7 @@
+import json
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,6 +77,9 @@ def test_texts_that_sound_the_same_have_one_normal_form():
     [
         ("Quel temps fait-il à Paris demain ?", "en", "language"),
         ("Wie spät ist es in Berlin?", "en", "language"),
+        ("Quién ganó el partido de ayer", "en", "language"),
+        ("Che tempo fa a Roma domani mattina?", "en", "language"),
+        ("Hoe laat begint de wedstrijd vanavond?", "en", "language"),
         ("Wie spät ist es in Berlin?", "de", None),
         ("Play Violeta Parra's Gracias a la vida.", "en", None),
         ("Quién ganó el partido de ayer", None, None),
@@ -82,3 +89,15 @@ def test_texts_that_sound_the_same_have_one_normal_form():
 )
 def test_a_text_must_be_in_the_language(text, language, reason):
     assert Filters(LIMITS, language).check(text) == reason
+
+
+SHARED = Path(os.environ.get("DAS_SHARED_DATA", "../shared/data")) / "texts"
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no {SHARED}; set DAS_SHARED_DATA")
+def test_no_text_about_other_languages_songs_and_towns_is_taken_for_another_language():
+    filters = Filters(Text(max_words=100), "en")
+    lines = [line for path in SHARED.glob("*.jsonl") for line in path.read_text().splitlines()]
+    texts = [text for line in lines for text in json.loads(line)["texts"]]
+    assert len(texts) > 1000
+    assert [text for text in texts if filters.check(text) == "language"] == []

@@ -2,6 +2,7 @@ import json
 import re
 
 import pytest
+from text_rows import INSTRUCTION as ROW
 
 from das_lib.config.tree import Llm
 from das_lib.errors import Reject
@@ -9,15 +10,6 @@ from das_lib.text import codec, rubrics
 from das_lib.text.engine import FakeLlm, sampling_params
 from schemas.text import IMPROVED
 
-ROW = {
-    "id": "0123456789abcdef",
-    "domain": "music",
-    "use_case": "question generation in English",
-    "skills": ["singer", "album"],
-    "persona": "teenager",
-    "keywords": ["Adele", "debut album"],
-    "instruction": "Generate questions about music. Ask about singers.",
-}
 GOOD = {"rubric": "Names are real.", "action": "Add names.", "instruction": "Name Adele and Oasis."}
 
 

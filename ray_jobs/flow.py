@@ -8,6 +8,7 @@ and of commit, and leaves a resumed run exactly the blocks without a file.
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,10 +70,9 @@ class BlockWorker:
         num_threads: int,
         max_growth: int,
     ) -> None:
-        import torch
-
-        torch.set_num_threads(num_threads)
         self.work, self.outputs = make(), outputs
+        if "torch" in sys.modules:  # not every stage needs it, and it takes seconds to import
+            sys.modules["torch"].set_num_threads(num_threads)
         self.max_growth, self.size = max_growth, 0
 
     def __call__(self, batch: pa.Table) -> pa.Table:

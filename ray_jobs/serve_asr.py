@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from ray import serve
 
-from das_lib.adml import Fallback, Fixed, Strategy, Transcriber, named_strategy
+from das_lib.adml import Fallback, Fixed, Result, Strategy, Transcriber, named_strategy
 from das_lib.config import Config
-from das_lib.errors import DasError
+from das_lib.errors import DasError, Reject
 from das_lib.models import resolve_model
 from das_lib.speech.audio import Audio
 from das_lib.storage import Folder
 from das_lib.train.systems import LORA, Assembly, split_system
+from ray_jobs.feed import APP
 
-APP = "das-asr"
 HEALTH_TIMEOUT_S = 600  # above the longest batch
 
 Request = tuple[Audio, tuple[str, ...]]
@@ -62,7 +62,7 @@ class Recognizer:
     async def transcribe(self, requests: list[Request]) -> list[Any]:
         """Transcribe utterances with the systems that each asks for.
 
-        Returns, for each utterance, its results by system or why there are none.
+        Returns, for each utterance, columns of TRANSCRIPTS by system, or why there are none.
         """
         return await asyncio.to_thread(self._transcribe, requests)
 
@@ -76,8 +76,24 @@ class Recognizer:
                 batch_size=self.batch_utterances,
             )
             for i, result in zip(at, results, strict=True):
-                answers[i] = result
+                answers[i] = (
+                    result
+                    if isinstance(result, Reject)
+                    else {system: _columns(found) for system, found in result.items()}
+                )
         return answers
+
+
+def _columns(result: Result) -> dict[str, Any]:
+    """Columns of TRANSCRIPTS: plain values, which a process without torch can read."""
+    return {
+        "text": result.text,
+        "language": result.language,
+        "tokens": result.tokens,
+        "branches": result.branch,
+        "rules": [rule.name.lower() for rule in result.rule],
+        "avg_logprob": min(result.avg_logprob, 0.0),
+    }
 
 
 def strategies(config: Config, assembly: Assembly) -> dict[str, Strategy]:

@@ -7,27 +7,19 @@ import sys
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
-import pyarrow as pa
-from ray import serve
-
-from das_lib.adml import Result
 from das_lib.config.tree import UNRELATED, Pool
 from das_lib.corpus import read_manifest, speech_corpus
 from das_lib.dataset import Dataset
-from das_lib.errors import Reject
 from das_lib.rows import Outcome
-from das_lib.speech.audio import SAMPLE_RATE, Audio, AudioError, read_audio
 from das_lib.steps import SYNTHETIC, Step, synthetic_set
-from das_lib.storage import Folder
 from das_lib.train.systems import BASE, DAS, assemblies, result_folder
 from ray_jobs.calibrate import choose, with_tau
+from ray_jobs.feed import Feed
 from ray_jobs.flow import Item, run_items
 from ray_jobs.run import Run
 from ray_jobs.runtime import FEEDER_CPUS, FEEDERS
-from ray_jobs.serve_asr import APP, replicas
-from schemas.transcripts import TRANSCRIPTS
+from ray_jobs.serve_asr import replicas
 
 
 def transcribe(run: Run) -> None:
@@ -122,77 +114,6 @@ def missing_blocks(
             if lacking:
                 items.append(Item(block, lacking))
     return items
-
-
-class Feed:
-    """Work: decodes a block's recordings, has the replicas transcribe them, makes the rows."""
-
-    def __init__(self, systems: Mapping[str, str], branches: tuple[str, ...]) -> None:
-        self.systems, self.branches = systems, branches
-        self.replicas = serve.get_app_handle(APP)
-
-    def __call__(self, rows: pa.Table, outputs: list[str]) -> Mapping[str, Outcome]:
-        """Rows of CORPUS to rows of TRANSCRIPTS for each output."""
-        recordings = rows.to_pylist()
-        loaded = [_load(row) for row in recordings]
-        wanted = tuple(self.systems[output] for output in outputs)
-        pending = [
-            None if isinstance(audio, Reject) else self.replicas.transcribe.remote((audio, wanted))
-            for audio in loaded
-        ]
-        good: dict[str, list[dict[str, Any]]] = {output: [] for output in outputs}
-        rejects: list[Reject] = []
-        seconds = 0.0
-        for row, audio, answer in zip(recordings, loaded, pending, strict=True):
-            if isinstance(audio, Reject):
-                rejects.append(audio)
-                continue
-            results = answer.result()  # type: ignore[union-attr]
-            if isinstance(results, Reject):
-                rejects.append(Reject(row["id"], results.reason, results.detail))
-                continue
-            seconds += len(audio) / SAMPLE_RATE
-            for output in outputs:
-                system = self.systems[output]
-                good[output].append(self._row(row, system, results[system], len(audio)))
-        return {
-            output: Outcome(
-                pa.Table.from_pylist(good[output], schema=TRANSCRIPTS),
-                rejects,
-                seconds / len(outputs),
-            )
-            for output in outputs
-        }
-
-    def _row(
-        self, row: dict[str, Any], system: str, result: Result, samples: int
-    ) -> dict[str, Any]:
-        return {
-            "id": row["id"],
-            "test_set": row["test_set"],
-            "system": system,
-            "text": result.text,
-            "reference": row["text"],
-            "num_samples": samples,
-            "language": result.language,
-            "tokens": result.tokens,
-            "branches": [self.branches[branch] for branch in result.branch],
-            "rules": [rule.name.lower() for rule in result.rule],
-            "avg_logprob": min(result.avg_logprob, 0.0),
-        }
-
-
-def _load(row: dict[str, Any]) -> Audio | Reject:
-    try:
-        source = row["audio"] or row["path"]
-        if isinstance(source, str) and "://" in source:
-            parent, name = source.rsplit("/", 1)
-            source = Folder(parent).read(name)
-        return read_audio(source)
-    except AudioError as error:
-        return Reject(row["id"], error.reason, error.detail)
-    except ValueError as error:  # a StorageError: the recording is out of reach
-        return Reject(row["id"], "missing-audio", str(error))
 
 
 if __name__ == "__main__":

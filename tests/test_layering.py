@@ -39,3 +39,14 @@ def test_the_command_line_answers_before_anything_slow_is_imported():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == []
+
+
+def test_workers_that_do_without_torch_do_not_wait_for_it():
+    code = (
+        "import sys, ray_jobs.feed, ray_jobs.flow, ray_jobs.generate, ray_jobs.synthesize;"
+        "print(*sorted({'torch', 'transformers'} & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []

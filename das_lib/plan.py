@@ -10,21 +10,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from das_lib.config.tree import UNRELATED, Config
+from das_lib.rounds import finished_rounds, round_of, texts_step
 from das_lib.steps import (
     SYNTHETIC,
     Step,
     baseline_steps,
     corpus_step,
-    finished_rounds,
     fit_params,
     heard_step,
     learnt_from,
     left_out,
-    llm_params,
-    round_steps,
     speech_step,
     synthetic_set,
-    texts_step,
 )
 from das_lib.storage import Folder
 from das_lib.train.leaks import leaked_ids
@@ -41,6 +38,8 @@ class Plan:
     """Instructions improved by self-made rubrics, turn by turn."""
     replies: dict[str, Step]
     """Of the first round; which others there are shows as they are made."""
+    contrasts: dict[str, list[Step]]
+    """Replies of a target model and judgements of both, where it is configured."""
     further_rounds: tuple[Step, ...] = ()
     """Instructions and replies of the finished rounds after the first."""
     texts: dict[str, Step]
@@ -66,6 +65,7 @@ class Plan:
             *self.instructions.values(),
             *(step for turns in self.improved.values() for step in turns),
             *self.replies.values(),
+            *(step for steps in self.contrasts.values() for step in steps),
             *self.further_rounds,
             *self.texts.values(),
             *self.speech.values(),
@@ -116,7 +116,7 @@ def plan_run(config: Config, output: Folder) -> Plan:
     leaked = leaked_ids(config, texts)
     plan = build_plan(config, leaked) if leaked else plan
     rounds = [list(finished_rounds(config, domain, output))[1:] for domain in config.spoken]
-    further = [step for domain in rounds for steps in domain for step in steps]
+    further = [step for domain in rounds for found in domain for step in found.steps]
     return replace(plan, further_rounds=tuple(further))
 
 
@@ -130,16 +130,17 @@ def build_plan(config: Config, excluded: Mapping[str, Sequence[str]] | None = No
     Raises:
         DasError: a file of own texts or a manifest is missing.
     """
-    llm = llm_params(config)
     instructions: dict[str, Step] = {}
     improved: dict[str, list[Step]] = {}
     replies: dict[str, Step] = {}
+    contrasts: dict[str, list[Step]] = {}
     texts: dict[str, Step] = {}
     for domain in config.spoken:
-        if domain.seeds:
-            steps = round_steps(config, domain, llm)
-            instructions[domain.name], *improved[domain.name], replies[domain.name] = steps
-        texts[domain.name] = texts_step(config, domain, replies.get(domain.name))
+        first = round_of(config, domain) if domain.written else None
+        if first is not None:
+            instructions[domain.name], improved[domain.name] = first.instructions, first.improved
+            replies[domain.name], contrasts[domain.name] = first.replies, first.contrast
+        texts[domain.name] = texts_step(config, domain, first)
     names = [domain.name for domain in config.domains]
     speech = {name: speech_step(config, step) for name, step in texts.items()}
     asr = config.asr.model_dump()
@@ -211,6 +212,7 @@ def build_plan(config: Config, excluded: Mapping[str, Sequence[str]] | None = No
         instructions=instructions,
         improved=improved,
         replies=replies,
+        contrasts=contrasts,
         texts=texts,
         speech=speech,
         features=features,

@@ -1,36 +1,20 @@
 """One step of a run, and the steps whose making needs more than a line."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
-from das_lib.config.tree import TRAIN_PLACEMENT, Config, Domain, TestSet
+from das_lib.config.tree import TRAIN_PLACEMENT, Config, TestSet
 from das_lib.corpus import manifest_fingerprint
 from das_lib.dataset import Dataset
 from das_lib.ids import content_hash
-from das_lib.storage import Folder, file_hash
-from das_lib.text.codec import prompts_fingerprint
+from das_lib.storage import Folder
 from das_lib.train.systems import ENCODER_DECODER, LORA, MULTI, baseline_systems, split_system
 from schemas.speech import FEATURES, SPEECH
-from schemas.text import IMPROVED, INSTRUCTIONS, REPLIES, TEXTS
 from schemas.transcripts import CORPUS
-
-# What an LLM engine is told about placement does not change what it writes.
-PLACEMENT_KWARGS = frozenset(
-    {
-        "tensor_parallel_size",
-        "pipeline_parallel_size",
-        "gpu_memory_utilization",
-        "max_num_seqs",
-        "max_num_batched_tokens",
-        "enforce_eager",
-        "distributed_executor_backend",
-    }
-)
-
 
 SYNTHETIC = "synthetic_"
 
@@ -81,20 +65,6 @@ class Step:
         """The step's dataset."""
         schema = self.schema if self.schema is not None else pa.schema([])
         return Dataset(self.folder(output), schema, self.stage, self.name)
-
-
-def llm_params(config: Config) -> dict[str, Any]:
-    """What determines a reply of the LLM."""
-    return config.llm.model_dump(
-        include={"engine", "model", "temperature", "top_p", "max_tokens"}
-    ) | {
-        "engine_kwargs": {
-            key: value
-            for key, value in config.llm.engine_kwargs.items()
-            if key not in PLACEMENT_KWARGS
-        },
-        "prompts": prompts_fingerprint(),
-    }
 
 
 def heard_step(config: Config, stage: str, speech: Step) -> Step:
@@ -176,90 +146,6 @@ def baseline_steps(
             deps=learnt_from(config, source, domains),
         )
     return spectrograms, baselines
-
-
-def round_steps(config: Config, domain: Domain, llm: dict[str, Any], number: int = 0) -> list[Step]:
-    """The LLM's steps for a domain in one round: instructions, their improvements, replies.
-
-    Raises:
-        DasError: a catalogue's file is missing.
-    """
-    name = domain.name
-    params: dict[str, Any] = {}
-    if number:
-        name, params = f"{name}-round{number}", {"round": number}
-    if domain.catalogues:
-        files = sorted(domain.catalogues.items())
-        params["catalogues"] = {kind: file_hash(path) for kind, path in files}
-    instructions = Step(
-        stage="instructions",
-        name=name,
-        params={
-            "seeds": [seed.model_dump(mode="json") for seed in domain.seeds],
-            "instructions_per_seed": config.text.instructions_per_seed,
-            "llm": llm,
-            "seed": config.seed,
-            **params,
-        },
-        schema=INSTRUCTIONS,
-    )
-    steps = [instructions]
-    for turn in range(1, config.text.improve + 1):
-        steps.append(
-            Step(
-                stage="improved",
-                name=name if turn == 1 else f"{name}-turn{turn}",
-                params={"llm": llm, "turn": turn},
-                schema=IMPROVED,
-                deps=(steps[-1],),
-            )
-        )
-    replies = Step(
-        stage="replies",
-        name=name,
-        params={"llm": llm, "texts_per_reply": config.text.texts_per_reply},
-        schema=REPLIES,
-        deps=(steps[-1],),
-    )
-    return [*steps, replies]
-
-
-def finished_rounds(config: Config, domain: Domain, output: Folder) -> Iterator[list[Step]]:
-    """The steps of a domain's rounds, first to last, as far as ``output`` has them whole."""
-    llm = llm_params(config)
-    for number in range(config.text.max_rounds if domain.seeds else 0):
-        steps = round_steps(config, domain, llm, number)
-        if not all(step.dataset(output).finished for step in steps):
-            return
-        yield steps
-
-
-def texts_step(config: Config, domain: Domain, replies: Step | None) -> Step:
-    """A domain's texts, from the LLM's replies or a file of one's own.
-
-    How many rounds of replies they take follows from the first round's settings and the bounds.
-
-    Raises:
-        DasError: the file is missing.
-    """
-    bounds = {"min_words", "max_words", "near_duplicate"}
-    if domain.seeds:
-        bounds |= {"max_rounds", "min_yield"}
-    params: dict[str, Any] = {
-        "utterances": domain.utterances,
-        "held_out": domain.held_out,
-        "language": config.asr.language,
-        **config.text.model_dump(include=bounds),
-    }
-    if domain.texts is not None:
-        params["texts"] = file_hash(domain.texts)
-    return Step(
-        stage="texts",
-        name=domain.name,
-        params=params,
-        schema=TEXTS,
-        deps=(replies,) if replies else (),
-    )
 
 
 def speech_step(config: Config, texts: Step) -> Step:

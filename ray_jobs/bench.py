@@ -1,14 +1,13 @@
-"""`das bench generate` and `synthesize`: the pipeline beside the bare engines under it.
+"""`das bench generate` and `synthesize`: the pipeline beside the bare engines under it; `scale`.
 
 A pipeline's start (processes, models) is not what a night of work costs. Speech is measured after
-each worker's first block; of text, what three times the prompts take longer than once. The bare
-engines are loaded before their clock starts.
+each worker's first block, text after the engine's first answer. The bare engines are loaded before
+their clock starts.
 """
 
 import argparse
 import statistics
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 
@@ -17,9 +16,7 @@ def add_ray_benches(benches: Any) -> None:
     text = "tokens a second through Ray Data beside the bare vLLM engine"
     generate = benches.add_parser("generate", help=text, description=text)
     generate.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct")
-    generate.add_argument(
-        "--prompts", type=int, default=32, help="prompts (32), and thrice as many"
-    )
+    generate.add_argument("--prompts", type=int, default=64, help="prompts (64)")
     generate.add_argument("--num-cpus", type=float, default=1.5, help="of the engine (1.5)")
     generate.add_argument("--rounds", type=int, default=1)
     generate.set_defaults(handler=_generate)
@@ -34,6 +31,15 @@ def add_ray_benches(benches: Any) -> None:
     synthesize.add_argument("--actors", type=int, default=2)
     synthesize.add_argument("--rounds", type=int, default=3)
     synthesize.set_defaults(handler=_synthesize)
+    text = "texts and speech of a paper-sized run on fake engines, killed at random points"
+    scale = benches.add_parser("scale", help=text, description=text)
+    scale.add_argument(
+        "--utterances", default="12100,121000", help="sizes, undisturbed (12100,121000)"
+    )
+    scale.add_argument("--kills", type=int, default=9, help="in one more run of the last size (9)")
+    scale.add_argument("--between", default="20,60", help="seconds between kills (20,60)")
+    scale.add_argument("--seed", type=int, default=0)
+    scale.set_defaults(handler=_scale)
 
 
 def _synthesize(arguments: argparse.Namespace) -> int:
@@ -63,7 +69,7 @@ def _generate(arguments: argparse.Namespace) -> int:
     from das_lib.bench.timing import publish
     from das_lib.config.data import Llm
     from das_lib.models import resolve_model
-    from ray_jobs.measured import bare_tokens, marginal_rate, pipeline_tokens
+    from ray_jobs.measured import bare_tokens, pipeline_tokens
 
     llm = Llm(model=arguments.model, num_cpus=arguments.num_cpus, max_tokens=256, temperature=0.7)
     path = str(resolve_model(llm.model))
@@ -71,14 +77,24 @@ def _generate(arguments: argparse.Namespace) -> int:
     for _ in range(arguments.rounds):
         bare = bare_tokens(llm, path, arguments.prompts)
         with _ray(2):
-            pipeline = marginal_rate(partial(pipeline_tokens, llm, path), arguments.prompts)
-        rates.append((pipeline, bare))
+            rates.append((pipeline_tokens(llm, arguments.prompts), bare))
     row = {"model": arguments.model, "prompts": arguments.prompts}
     publish("generate", [row | _compared(rates, "tokens_per_s")], [_NOTE])
     return 0
 
 
-_NOTE = "The pipeline's rate is marginal: start and loading are left out on both sides."
+def _scale(arguments: argparse.Namespace) -> int:
+    from das_lib.bench.timing import publish
+    from ray_jobs.scale import measure_scale
+
+    sizes = [int(size) for size in arguments.utterances.split(",")]
+    least, most = (float(pause) for pause in arguments.between.split(","))
+    rows = measure_scale(sizes, arguments.kills, (least, most), arguments.seed)
+    publish("scale", rows, ["Memory in MB: medians of the first and last quarter of the speech."])
+    return 0 if all(row["missing"] == row["twice"] == 0 for row in rows) else 1
+
+
+_NOTE = "Loading is left out on both sides; Ray Data's own start is in the pipeline's time."
 
 
 def _compared(rates: Sequence[tuple[float, float]], unit: str) -> dict[str, float]:

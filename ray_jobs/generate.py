@@ -5,21 +5,19 @@ python -m ray_jobs.generate --config configs/demo.yaml
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import ray.data
 
 from das_lib.cards import CARD
-from das_lib.config import Config, Domain
+from das_lib.config import Domain
 from das_lib.dataset import Dataset
-from das_lib.errors import DasError, Reject, collect, raise_all
-from das_lib.ids import row_id
-from das_lib.models import resolve_model
-from das_lib.progress import Progress
+from das_lib.errors import DasError, collect, raise_all
+from das_lib.rounds import Round, finished_rounds, round_of
 from das_lib.rows import Outcome
-from das_lib.steps import Step, finished_rounds, llm_params, round_steps
+from das_lib.steps import Step
 from das_lib.text.card import FIGURES, base_vocabulary, card, figures
 from das_lib.text.catalogues import read_catalogues
 from das_lib.text.codec import (
@@ -30,12 +28,19 @@ from das_lib.text.codec import (
     text_messages,
     texts_pattern,
 )
-from das_lib.text.engine import sampling_params
+from das_lib.text.contrast import (
+    judge_messages,
+    judge_pattern,
+    kept_ids,
+    pairs,
+    parse_judgement,
+)
+from das_lib.text.own_instructions import read_own_instructions
 from das_lib.text.own_texts import read_own_texts
 from das_lib.text.rubrics import improve_messages, improve_pattern, parse_improved
 from das_lib.text.select import Selection
-from ray_jobs import metrics
-from ray_jobs.llm import processor
+from ray_jobs.ask import Call, ask
+from ray_jobs.llm import EnginePool
 from ray_jobs.run import Run
 from schemas.text import INSTRUCTIONS
 
@@ -53,7 +58,7 @@ def generate(run: Run) -> None:
     if not domains:
         return
     errors: list[DasError] = []
-    written = choose_texts(run, [domain for domain in domains if domain.seeds], errors)
+    written = choose_texts(run, [domain for domain in domains if domain.written], errors)
     started = time.monotonic()
     made: dict[str, int] = {}
     for domain in domains:
@@ -76,8 +81,8 @@ def generate(run: Run) -> None:
 def describe(run: Run, domain: Domain, outcome: Outcome, dataset: Dataset) -> None:
     """Write the card of a domain's texts and the figures in it."""
     keywords: set[str] = set()
-    for steps in finished_rounds(run.config, domain, run.output):
-        for block in run.dataset(steps[0]).tables(["keywords"]):
+    for found in finished_rounds(run.config, domain, run.output):
+        for block in run.dataset(found.instructions).tables(["keywords"]):
             keywords.update(*block["keywords"].to_pylist())
     found = figures(
         outcome,
@@ -96,26 +101,52 @@ def choose_texts(run: Run, domains: list[Domain], errors: list[DasError]) -> dic
 
     A domain for which the LLM writes nothing at all is named in ``errors``.
     """
-    config, llm = run.config, llm_params(run.config)
+    config = run.config
     chosen = {d.name: Selection(d, config.text, config.asr.language) for d in domains}
-    short = domains
-    for number in range(config.text.max_rounds):
-        short = [domain for domain in short if chosen[domain.name].missing]
-        if not short:
-            break
-        steps = {domain.name: round_steps(config, domain, llm, number) for domain in short}
-        for turn in range(config.text.improve + 2):
-            made = {domain.name: steps[domain.name][turn] for domain in short}
-            if turn == 0:
-                write_instructions(run, short, made, number)
-            elif turn <= config.text.improve:
-                improve_instructions(run, made)
-            else:
-                write_replies(run, made)
-            _require(run, made, errors if number == 0 else [])
-            short = [d for d in short if run.dataset(made[d.name]).summary().rows_out]
-        short = [d for d in short if _goes_on(run, steps[d.name][-1], chosen[d.name], number)]
+    with EnginePool(config.llm) as engines:
+        short = domains
+        for number in range(config.text.max_rounds):
+            short = [domain for domain in short if chosen[domain.name].missing]
+            if not short:
+                break
+            rounds = {domain.name: round_of(config, domain, number) for domain in short}
+            short = write_round(run, engines, short, rounds, number, errors)
+            short = [d for d in short if _goes_on(run, rounds[d.name], chosen[d.name], number)]
     return chosen
+
+
+def write_round(
+    run: Run,
+    engines: EnginePool,
+    domains: list[Domain],
+    rounds: Mapping[str, Round],
+    number: int,
+    errors: list[DasError],
+) -> list[Domain]:
+    """The LLM's steps of one round; the domains for which each of them gave something."""
+    text = run.config.text
+    for turn in range(len(rounds[domains[0].name].steps)):
+        steps = {domain.name: rounds[domain.name].steps[turn] for domain in domains}
+        stage = steps[domains[0].name].stage
+        if stage == "instructions":
+            write_instructions(run, engines, domains, steps, number)
+        elif stage == "improved":
+            call = Call(improve_messages, improve_pattern(), parse_improved)
+            ask(run, engines, steps, _instructions(run, steps), call)
+        elif stage == "replies":
+            write_replies(run, engines, steps)
+        elif stage == "target_replies" and text.contrast is not None:
+            engines.stop()  # a machine may have room for one of them only
+            with EnginePool(text.contrast.llm) as target:
+                write_replies(run, target, steps)
+        else:
+            call = Call(judge_messages, judge_pattern(), parse_judgement)
+            ask(run, engines, steps, _pairs(run, steps), call)
+        _require(run, steps, errors if number == 0 else [])
+        domains = [d for d in domains if run.dataset(steps[d.name]).summary().rows_out]
+        if not domains:
+            break
+    return domains
 
 
 def _require(run: Run, steps: Mapping[str, Step], errors: list[DasError]) -> None:
@@ -124,10 +155,13 @@ def _require(run: Run, steps: Mapping[str, Step], errors: list[DasError]) -> Non
             run.dataset(step).require_rows()
 
 
-def _goes_on(run: Run, replies: Step, selection: Selection, number: int) -> bool:
+def _goes_on(run: Run, made: Round, selection: Selection, number: int) -> bool:
     """Take a round's texts; whether another round is worth its while."""
-    taken = selection.offer_replies(run.dataset(replies).tables(["id", "reply"]))
     text, domain = run.config.text, selection.domain
+    kept = None
+    if text.contrast is not None:
+        kept = kept_ids(run.dataset(made.contrast[-1]).tables(), text.contrast.keep)
+    taken = selection.offer_replies(run.dataset(made.replies).tables(["id", "reply"]), kept)
     if not selection.missing:
         return True
     last = number + 1 == text.max_rounds
@@ -146,125 +180,61 @@ def _goes_on(run: Run, replies: Step, selection: Selection, number: int) -> bool
 
 
 def write_instructions(
-    run: Run, domains: list[Domain], steps: Mapping[str, Step], number: int
+    run: Run, engines: EnginePool, domains: list[Domain], steps: Mapping[str, Step], number: int
 ) -> None:
-    """First LLM call: keywords and a tailored instruction from each variant of a seed."""
+    """First LLM call: keywords and a tailored instruction from each variant of a seed.
+
+    A domain's own instructions are taken from its file instead.
+    """
     count, seed = run.config.text.instructions_per_seed, run.config.seed
-    inputs = {
-        domain.name: seed_rows(
-            domain, count, seed, number=number, catalogues=read_catalogues(domain)
-        )
-        for domain in domains
-    }
-    ask(run, steps, inputs, instruction_messages, instruction_pattern(), parse_instruction)
+    inputs, own = {}, {}
+    for domain in domains:
+        draws: Any = {"number": number, "catalogues": read_catalogues(domain)}
+        if domain.instructions is None:
+            inputs[domain.name] = seed_rows(domain, count, seed, **draws)
+        else:
+            own[domain.name] = partial(read_own_instructions, domain, seed, **draws)
+    take_own(run, {name: steps[name] for name in own}, own)
+    asked = {name: steps[name] for name in inputs}
+    call = Call(instruction_messages, instruction_pattern(), parse_instruction)
+    ask(run, engines, asked, inputs, call)
 
 
-def improve_instructions(run: Run, steps: Mapping[str, Step]) -> None:
-    """LLM calls between them: each instruction improved by a rubric of the LLM's own making."""
-    inputs = _inputs(run, steps)
-    ask(run, steps, inputs, improve_messages, improve_pattern(), parse_improved)
+def take_own(run: Run, steps: Mapping[str, Step], own: Mapping[str, Callable[[], Outcome]]) -> None:
+    """Commit the instructions that domains bring along."""
+    started = time.monotonic()
+    todo, counts = run.pending(steps), {}
+    for name, dataset in todo.items():
+        outcome = own[name]()
+        dataset.commit("00000", outcome, run.config.rows_per_block)
+        counts[name] = outcome.rows.num_rows + len(outcome.rejects)
+    if todo:
+        run.finish(todo, counts, started)
 
 
-def write_replies(run: Run, steps: Mapping[str, Step]) -> None:
-    """Last LLM call: texts for each instruction; the replies are kept as they are."""
+def write_replies(run: Run, engines: EnginePool, steps: Mapping[str, Step]) -> None:
+    """Texts for each instruction; the replies are kept as they are."""
     count = run.config.text.texts_per_reply
-    ask(
-        run,
-        steps,
-        _inputs(run, steps),
-        lambda row: text_messages(row, count),
-        texts_pattern(count, run.config.text),
-        _keep_reply,
+    call = Call(
+        lambda row: text_messages(row, count), texts_pattern(count, run.config.text), _keep_reply
     )
+    ask(run, engines, steps, _instructions(run, steps), call)
 
 
-def _inputs(run: Run, steps: Mapping[str, Step]) -> dict[str, pa.Table]:
+def _instructions(run: Run, steps: Mapping[str, Step]) -> dict[str, pa.Table]:
     """What each step reads: instructions, in the columns that all their datasets have."""
     columns = INSTRUCTIONS.names
     return {name: run.source(step.deps[0]).read(columns) for name, step in steps.items()}
 
 
-def ask(
-    run: Run,
-    steps: Mapping[str, Step],
-    inputs: Mapping[str, pa.Table],
-    messages: Callable[[Row], list[dict[str, str]]],
-    pattern: str,
-    parse: Callable[[Row, str], dict[str, Any] | Reject],
-) -> None:
-    """Send the input rows of all unfinished steps through one engine pool, commit what it says.
-
-    Batches are committed as they come, under a name made of their rows' ids; a resumed run asks
-    only for the rows that are in no committed batch.
-    """
-    started = time.monotonic()
-    todo = run.pending(steps)
-    if not todo:
-        return
-    prompts = _prompts(run.config, {name: inputs[name] for name in todo}, todo, messages, pattern)
-    stage = next(iter(steps.values())).stage
-    rejected, tokens = 0, 0.0
-    with Progress(stage, len(prompts), "prompts") as progress:
-        for batch in _answers(run.config, prompts):
-            for name, rows in batch.items():
-                outcome = _outcome(rows, todo[name].schema, parse)
-                todo[name].commit(row_id(*sorted(row["id"] for row in rows)), outcome)
-                metrics.count(todo[name], outcome, "tokens")
-                rejected += len(outcome.rejects)
-                tokens += outcome.amount
-                note = f"{tokens / progress.seconds:.0f} tokens/s"
-                progress.advance(len(rows), note + (f"  {rejected} rejected" if rejected else ""))
-    run.finish(todo, {name: inputs[name].num_rows for name in todo}, started)
-
-
-def _prompts(
-    config: Config,
-    inputs: Mapping[str, pa.Table],
-    outputs: Mapping[str, Dataset],
-    messages: Callable[[Row], list[dict[str, str]]],
-    pattern: str,
-) -> list[dict[str, Any]]:
-    """Rows that no committed batch holds yet, with what the engine needs."""
-    prompts = []
-    for name, table in inputs.items():
-        done = outputs[name].committed_ids()
-        for row in table.to_pylist():
-            if row["id"] not in done:
-                params = sampling_params(config.llm, row, pattern)
-                prompts.append({**row, "messages": messages(row), "sampling_params": params})
-    return prompts
-
-
-def _answers(
-    config: Config, prompts: list[dict[str, Any]]
-) -> Iterable[dict[str, list[dict[str, Any]]]]:
-    """Batches of answered prompts as the engines finish them, by domain."""
-    if not prompts:
-        return
-    model = resolve_model(config.llm.model) if config.llm.engine == "vllm" else ""
-    answered = processor(config.llm, str(model))(ray.data.from_items(prompts))
-    for batch in answered.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        by_domain: dict[str, list[dict[str, Any]]] = {}
-        for row in batch.to_pylist():  # type: ignore[union-attr]
-            by_domain.setdefault(row["domain"], []).append(row)
-        yield by_domain
-
-
-def _outcome(
-    rows: list[dict[str, Any]],
-    schema: pa.Schema,
-    parse: Callable[[Row, str], dict[str, Any] | Reject],
-) -> Outcome:
-    parsed = [
-        Reject(row["id"], "llm-failed", row["error"][:200])
-        if row["error"]
-        else parse(row, row["reply"])
-        for row in rows
-    ]
-    good = [row for row in parsed if not isinstance(row, Reject)]
-    rejects = [row for row in parsed if isinstance(row, Reject)]
-    tokens = sum(row["tokens"] for row in rows)
-    return Outcome(pa.Table.from_pylist(good, schema=schema), rejects, tokens)
+def _pairs(run: Run, steps: Mapping[str, Step]) -> dict[str, pa.Table]:
+    """What is judged: for each instruction, the replies of both models."""
+    asked = _instructions(run, steps)
+    made = {}
+    for name, step in steps.items():
+        strong, target = (run.source(replies).read(["id", "reply"]) for replies in step.deps[1:])
+        made[name] = pairs(asked[name], strong, target)
+    return made
 
 
 def _keep_reply(row: Row, reply: str) -> dict[str, Any]:

@@ -1,23 +1,30 @@
-"""Rows with chat messages through a pool of LLM engines to rows with replies."""
+"""Rows with chat messages through one pool of LLM engines to rows with replies."""
 
 import logging
 import os
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 from ray.data import ActorPoolStrategy, Dataset
 
 from das_lib.config.tree import Llm
+from das_lib.models import resolve_model
 from das_lib.text.engine import FakeLlm, OpenAiLlm
+from das_lib.text.recording import RecordedLlm
 
 # Every stage beside the engine is light, and the engine must never wait for a CPU that one of them
 # holds: with whole CPUs the chain hangs on a machine of two.
 HELPER_CPUS = 0.1
 CONCURRENT_BATCHES = 4
+APP = "das-llm"
+HEALTH_TIMEOUT_S = 600  # a step of a large batch on a busy CPU answers nobody meanwhile
 
 ANSWER = {"reply": pa.string(), "error": pa.string(), "tokens": pa.int64()}
 
+ENGINE: dict[str, Any] = {
+    "disable_log_stats": True,
+    "generation_config": "vllm",  # a model's own defaults would change what is not asked for
+}
 CPU_ENGINE: dict[str, Any] = {
     # Without AMX or AVX512-BF16, a CPU multiplies bfloat16 at a quarter of float32's rate.
     "dtype": "float32",
@@ -38,30 +45,102 @@ QUIET = {
 }
 
 
-def processor(llm: Llm, model_path: str) -> Callable[[Dataset], Dataset]:
-    """What adds the columns ``reply``, ``error`` and ``tokens`` to rows with ``id``, ``messages``.
+class EnginePool:
+    """Engines that all LLM calls share, as long as the context lasts.
 
-    ``sampling_params`` of each row is what `das_lib.text.engine.sampling_params` gives. A row that
-    the engine fails on has reply ``""`` and the reason in ``error``; all others have error ``""``.
-    Both given columns are dropped, all others are kept. Order is not kept.
+    They start at the first call. vLLM's are replicas of a Ray Serve app, which ray.data.llm feeds:
+    a Dataset's own actors end with it, and loading a model takes longer than many a call.
     """
-    if llm.engine == "vllm":
-        return _vllm(llm, model_path)
-    return lambda rows: rows.map_batches(
-        PythonEngine,
-        batch_size=llm.batch_rows,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=llm.engines),
-        num_cpus=llm.num_cpus,
-        fn_constructor_args=(llm,),
-    )
+
+    def __init__(self, llm: Llm) -> None:
+        self.llm = llm
+        self._deployment: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Give their resources back; the next call starts them again."""
+        if self._deployment is not None:
+            from ray import serve
+
+            serve.shutdown()
+            self._deployment = None
+
+    def answer(self, rows: Dataset) -> Dataset:
+        """Add the columns ``reply``, ``error`` and ``tokens`` to rows with ``id``, ``messages``.
+
+        ``sampling_params`` of each row is what `das_lib.text.engine.sampling_params` gives. A row
+        that the engine fails on has reply ``""`` and the reason in ``error``; all others have error
+        ``""``. Both given columns are dropped, all others are kept. Order is not kept.
+        """
+        if self.llm.engine == "vllm":
+            return self._through_vllm(rows)
+        return rows.map_batches(
+            PythonEngine,
+            batch_size=self.llm.batch_rows,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(size=self.llm.engines),
+            num_cpus=self.llm.num_cpus,
+            fn_constructor_args=(self.llm,),
+        )
+
+    def _through_vllm(self, rows: Dataset) -> Dataset:
+        if self._deployment is None:
+            self._deployment = _start(self.llm)
+        from ray.data.llm import ServeDeploymentProcessorConfig, build_processor
+
+        columns = [c for c in rows.columns() or [] if c not in ("messages", "sampling_params")]
+
+        def finish(row: dict[str, Any]) -> dict[str, Any]:
+            # Rows that failed come here too, with the columns that they had when they did.
+            error = row.get("__inference_error__") or row.get("error") or ""
+            reply, tokens = ("", 0) if error else (row["reply"], row["tokens"])
+            return {
+                **{c: row[c] for c in columns},
+                "reply": reply,
+                "error": error,
+                "tokens": tokens,
+            }
+
+        process = build_processor(
+            ServeDeploymentProcessorConfig(
+                deployment_name=self._deployment,
+                app_name=APP,
+                batch_size=self.llm.batch_rows,
+                concurrency=self.llm.engines,
+                should_continue_on_error=True,
+            ),
+            preprocess=lambda row: {
+                "method": "ask",
+                "request_kwargs": {
+                    "messages": row["messages"],
+                    "sampling_params": row["sampling_params"],
+                },
+            },
+            postprocess=lambda row: {c: row[c] for c in (*columns, *ANSWER)},
+            preprocess_map_kwargs={"num_cpus": HELPER_CPUS},
+            postprocess_map_kwargs={"num_cpus": HELPER_CPUS},
+        )
+        for name in process.list_stage_names():  # it only waits, and would hold a whole CPU
+            waits = {"num_cpus": HELPER_CPUS, "max_concurrency": CONCURRENT_BATCHES}
+            process.get_stage_by_name(name).map_batches_kwargs.update(waits)
+        return process(rows).map(finish, num_cpus=HELPER_CPUS)
 
 
 class PythonEngine:
     """An engine without weights of its own, over batches."""
 
     def __init__(self, llm: Llm) -> None:
-        self.replies = OpenAiLlm(llm).replies if llm.engine == "openai" else FakeLlm().replies
+        if llm.engine == "openai":
+            self.replies = OpenAiLlm(llm).replies
+        elif llm.recording is not None:
+            self.replies = RecordedLlm(llm.recording).replies
+        else:
+            self.replies = FakeLlm().replies
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Reply to each row."""
@@ -74,67 +153,46 @@ class PythonEngine:
 
 
 def engine_config(llm: Llm, model_path: str) -> dict[str, Any]:
-    """Keyword arguments of ray.data.llm's vLLM configuration.
-
-    The engine's worker tokenizes and detokenizes, which leaves one helper (the chat template): each
-    helper is a process that imports torch, and on two cores that time is the engine's.
-    """
-    config: dict[str, Any] = {
-        "model_source": model_path,
-        "batch_size": llm.batch_rows,
-        "max_concurrent_batches": CONCURRENT_BATCHES,
-        "concurrency": (llm.engines, llm.engines),
-        "should_continue_on_error": True,
-        "log_engine_metrics": False,
-        "accelerator_type": None,
-        "chat_template_stage": {"num_cpus": HELPER_CPUS},
-        "tokenize_stage": False,
-        "detokenize_stage": False,
-        "engine_kwargs": {"disable_log_stats": True, **llm.engine_kwargs},
-        "runtime_env": {"env_vars": dict(QUIET)},
-    }
+    """Keyword arguments of Ray Serve's configuration of vLLM."""
+    kwargs = ENGINE | llm.engine_kwargs
+    environment = dict(QUIET)
     if not llm.num_gpus:
-        config["engine_kwargs"] = CPU_ENGINE | config["engine_kwargs"]
+        kwargs = CPU_ENGINE | kwargs
         threads = str(max(1, round(llm.num_cpus)))
-        config["runtime_env"]["env_vars"] |= CPU_ENVIRONMENT | {"OMP_NUM_THREADS": threads}
-    kwargs = config["engine_kwargs"]
+        environment |= CPU_ENVIRONMENT | {"OMP_NUM_THREADS": threads}
     workers = kwargs.get("tensor_parallel_size", 1) * kwargs.get("pipeline_parallel_size", 1)
     share = {"CPU": llm.num_cpus / workers, "GPU": llm.num_gpus / workers}
-    config["placement_group_config"] = {
-        "bundle_per_worker": {name: amount for name, amount in share.items() if amount}
+    return {
+        "model_loading_config": {"model_id": APP, "model_source": model_path},
+        "engine_kwargs": kwargs,
+        "accelerator_type": None,
+        "log_engine_metrics": False,
+        "runtime_env": {"env_vars": environment},
+        "placement_group_config": {
+            "bundle_per_worker": {name: amount for name, amount in share.items() if amount}
+        },
+        "deployment_config": {
+            "num_replicas": llm.engines,
+            "max_ongoing_requests": llm.batch_rows * CONCURRENT_BATCHES,
+            "ray_actor_options": {"num_cpus": 0},  # the workers' bundles have them
+            "health_check_timeout_s": HEALTH_TIMEOUT_S,
+        },
     }
-    return config
 
 
-def _vllm(llm: Llm, model_path: str) -> Callable[[Dataset], Dataset]:
+def _start(llm: Llm) -> str:
+    """Start the replicas; the name of their deployment."""
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
-    logging.getLogger("ray.llm").addHandler(logging.NullHandler())  # else each adds a loud one
-    for name in ("ray.llm", "ray.data", "ray._private.worker", "torch.utils.cpp_extension"):
+    for name in ("ray.llm", "ray.data", "ray.serve", "ray._private.worker", "torch.utils"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+    from ray import serve
+    from ray.serve.llm import LLMConfig, build_llm_deployment
 
-    def run(rows: Dataset) -> Dataset:
-        columns = [c for c in rows.columns() or [] if c not in ("messages", "sampling_params")]
+    from ray_jobs.llm_server import LlmServer
 
-        def finish(row: dict[str, Any]) -> dict[str, Any]:
-            # Rows that failed come here too, with the columns that they had when they did.
-            error = row.get("__inference_error__") or ""
-            reply = "" if error else row["reply"]
-            tokens = 0 if error else row["tokens"]
-            answer = {"reply": reply, "error": error, "tokens": tokens}
-            return {**{c: row[c] for c in columns}, **answer}
-
-        process = build_processor(
-            vLLMEngineProcessorConfig(**engine_config(llm, model_path)),
-            preprocess=lambda row: {},
-            postprocess=lambda row: {
-                **{c: row[c] for c in columns},
-                "reply": row["generated_text"],
-                "tokens": row["num_generated_tokens"],
-            },
-            preprocess_map_kwargs={"num_cpus": HELPER_CPUS},
-            postprocess_map_kwargs={"num_cpus": HELPER_CPUS},
-        )
-        return process(rows).map(finish, num_cpus=HELPER_CPUS)
-
-    return run
+    config = engine_config(llm, str(resolve_model(llm.model)))
+    app = build_llm_deployment(LLMConfig(**config, server_cls=LlmServer))
+    serve.start(proxy_location="Disabled")
+    serve.run(app, name=APP, route_prefix=None)
+    (deployment,) = serve.status().applications[APP].deployments
+    return deployment

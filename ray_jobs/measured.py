@@ -20,7 +20,6 @@ from das_lib.rows import Outcome
 from das_lib.speech.audio import SAMPLE_RATE
 from das_lib.storage import Folder
 
-TIMES = 3
 LOADING_S = 600  # longest wait for the other bare engines
 BLOCKS = 12  # of each worker
 SENTENCES = Path(__file__).parents[1] / "das_lib" / "text" / "unrelated.txt"
@@ -30,14 +29,6 @@ SEED = Seed(
     persona="teenager",
     instruction="Generate questions about music that one would ask a voice assistant.",
 )
-
-
-def marginal_rate(work: Callable[[int], tuple[float, float]], count: int) -> float:
-    """Amount a second of what ``TIMES * count`` items take longer than ``count``."""
-    (amount, seconds), (more, longer) = work(count), work(TIMES * count)
-    if longer <= seconds:
-        raise DasError(f"{count} items are too few to tell work from the start; give more")
-    return (more - amount) / (longer - seconds)
 
 
 def pipeline_rate(tts: Tts, actors: int, count: int) -> float:
@@ -112,16 +103,18 @@ def _bare_voice(tts: Tts, texts: list[str], barrier: Any, answer: Connection) ->
     answer.send((samples / SAMPLE_RATE, time.perf_counter() - started))
 
 
-def pipeline_tokens(llm: Llm, path: str, count: int) -> tuple[float, float]:
-    """Tokens and seconds of ``count`` prompts through the LLM stage."""
+def pipeline_tokens(llm: Llm, count: int) -> float:
+    """Tokens a second of ``count`` prompts through Ray Data, once an engine is there."""
     import ray.data
 
-    from ray_jobs.llm import processor
+    from ray_jobs.llm import EnginePool
 
-    started = time.perf_counter()
-    answered = processor(llm, path)(ray.data.from_items(prompts(llm, count)))
-    tokens = sum(row["tokens"] for row in answered.iter_rows())
-    return tokens, time.perf_counter() - started
+    with EnginePool(llm) as engines:
+        engines.answer(ray.data.from_items(prompts(llm, 1))).take_all()
+        started = time.perf_counter()
+        answered = engines.answer(ray.data.from_items(prompts(llm, count)))
+        tokens = sum(row["tokens"] for row in answered.iter_rows())
+        return tokens / (time.perf_counter() - started)
 
 
 def bare_tokens(llm: Llm, path: str, count: int) -> float:
@@ -152,14 +145,14 @@ def _begin(target: Callable[..., None], *arguments: Any) -> Callable[[], Any]:
 def _bare_llm(llm: Llm, path: str, rows: list[dict[str, Any]], answer: Connection) -> None:
     import os
 
-    from ray_jobs.llm import CPU_ENGINE, CPU_ENVIRONMENT, QUIET
+    from ray_jobs.llm import CPU_ENGINE, CPU_ENVIRONMENT, ENGINE, QUIET
 
     threads = str(max(1, round(llm.num_cpus)))
     os.environ.update(QUIET | CPU_ENVIRONMENT | {"OMP_NUM_THREADS": threads})
     from vllm import LLM, SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
 
-    engine = LLM(path, disable_log_stats=True, **CPU_ENGINE)
+    engine = LLM(path, **ENGINE, **CPU_ENGINE)
     chats, params = [], []
     for row in rows:
         given = dict(row["sampling_params"])

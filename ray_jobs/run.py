@@ -23,6 +23,8 @@ JOBS = {
     "instructions": "generate",
     "improved": "generate",
     "replies": "generate",
+    "target_replies": "generate",
+    "judgements": "generate",
     "texts": "generate",
     "speech": "synthesize",
     "features": "train",

@@ -106,7 +106,7 @@ def demands(config: Config) -> list[tuple[str, str, float, float]]:
         )
     )
     llm = config.llm
-    if any(domain.seeds for domain in config.domains):
+    if any(domain.written for domain in config.domains):
         found.append(("texts", "llm", llm.engines * llm.num_cpus, llm.engines * llm.num_gpus))
     return found
 

@@ -43,6 +43,17 @@ REPLIES = schema(
     ],
 )
 
+JUDGEMENTS = schema(
+    "judgements",
+    1,
+    [
+        field("id", pa.string(), "Id of the instruction that both models replied to."),
+        field("domain", pa.string(), "Domain of the instruction."),
+        field("strong_score", pa.float64(), "Score of the LLM's own reply.", min=0, max=10),
+        field("target_score", pa.float64(), "Score of the target model's reply.", min=0, max=10),
+    ],
+)
+
 TEXTS = schema(
     "texts",
     1,

@@ -28,7 +28,7 @@ class Seed(Section):
 
 
 class Domain(Section):
-    """A domain to adapt to: seed instructions for the LLM, or a file of one's own texts."""
+    """A domain to adapt to: seeds or instructions for the LLM, or a file of one's own texts."""
 
     name: Name
     """Names the adapter, the folders and the columns."""
@@ -37,7 +37,10 @@ class Domain(Section):
     held_out: Annotated[int, Field(ge=0)] = 0
     """Texts kept out of training; spoken, they are the test set ``synthetic_<name>``."""
     seeds: tuple[Seed, ...] = ()
-    """Seed instructions for the LLM."""
+    """Seed instructions, from which the LLM writes tailored ones, then texts."""
+    instructions: str | None = None
+    """File of tailored instructions (JSONL, CSV, Parquet or TXT; column ``instruction``), such as
+    those of an earlier run, edited; the LLM writes only the texts."""
     catalogues: dict[Name, str] = Field(default={})
     """Names that the LLM's texts must mention, evenly: by kind (``artist``) a TXT file with one a
     line, or a CSV file with a column of that name."""
@@ -46,11 +49,12 @@ class Domain(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> "Domain":
-        if bool(self.seeds) == bool(self.texts):
-            found = "both seeds and texts" if self.seeds else "neither seeds nor texts"
+        given = [name for name in ("seeds", "instructions", "texts") if getattr(self, name)]
+        if len(given) != 1:
+            found = " and ".join(given) or "neither seeds nor instructions nor texts"
             raise ValueError(
-                f"domain {self.name!r} has {found}; "
-                "give seeds for the LLM or a file in texts, one of the two"
+                f"domain {self.name!r} has {found}; give one of them: seeds or a file of "
+                "instructions for the LLM, or a file of texts"
             )
         if self.held_out >= self.utterances:
             raise ValueError(
@@ -59,13 +63,18 @@ class Domain(Section):
             )
         return self
 
+    @property
+    def written(self) -> bool:
+        """Whether the LLM writes its texts."""
+        return self.texts is None
+
 
 class Llm(Section):
     """The language model that writes instructions and texts."""
 
-    engine: Literal["vllm", "openai", "fake"] = "vllm"
-    """``vllm`` in this cluster; ``openai``: an endpoint that speaks OpenAI's protocol; ``fake``
-    writes fixed phrases without a model, for tests."""
+    engine: Literal["vllm", "openai", "recorded", "fake"] = "vllm"
+    """``vllm`` in this cluster; ``openai``: an endpoint that speaks OpenAI's protocol; for tests
+    without a model ``recorded``, what one said before, and ``fake``, fixed phrases."""
     model: str = "meta-llama/Meta-Llama-3-70B-Instruct"
     """Local folder or hub name."""
     engine_kwargs: dict[str, Any] = Field(default={})
@@ -75,6 +84,10 @@ class Llm(Section):
     api_key_env: str = "OPENAI_API_KEY"
     """Variable of the workers' environment that holds the endpoint's key; the key itself is never
     written anywhere."""
+    recording: str | None = None
+    """File with the replies of ``recorded``."""
+    record: str | None = None
+    """File to which every prompt's reply is appended, for ``recorded``."""
     requests: Annotated[int, Field(ge=1)] = 16
     """Requests to the endpoint at once, of each engine."""
     timeout_s: Annotated[float, Field(gt=0)] = 300
@@ -98,14 +111,25 @@ class Llm(Section):
     """Longest reply, tokens."""
 
     @model_validator(mode="after")
-    def _endpoint(self) -> "Llm":
-        if (self.engine == "openai") is not bool(self.base_url):
-            given = "no base_url" if self.engine == "openai" else f"base_url={self.base_url}"
-            raise ValueError(
-                f"llm.engine={self.engine} with {given}: the address belongs to the engine openai; "
-                "give both or neither"
-            )
+    def _belongings(self) -> "Llm":
+        for engine, name in (("openai", "base_url"), ("recorded", "recording")):
+            value = getattr(self, name)
+            if (self.engine == engine) is not bool(value):
+                given = f"{name}={value}" if value else f"no {name}"
+                raise ValueError(
+                    f"llm.engine={self.engine} with {given}: it belongs to the engine {engine}; "
+                    "give both or neither"
+                )
         return self
+
+
+class Contrast(Section):
+    """CodecLM's contrastive filtering: texts where the LLM does better than a target model."""
+
+    llm: Llm
+    """The target model."""
+    keep: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Part of the instructions that are kept, those with the LLM's largest lead."""
 
 
 class Text(Section):
@@ -116,6 +140,8 @@ class Text(Section):
     improve: Annotated[int, Field(ge=0, le=5)] = 0
     """Times that the LLM improves each instruction by a rubric and an action of its own making
     (CodecLM's Self-Rubrics); 0, as in the paper, leaves them as they are."""
+    contrast: Contrast | None = None
+    """A second model to compare the LLM with; null, as in the paper, keeps all instructions."""
     max_rounds: Annotated[int, Field(ge=1)] = 20
     """Rounds of instructions and texts, as long as texts are missing."""
     min_yield: Fraction = 0.02

@@ -25,7 +25,7 @@ from das_lib.text.catalogues import Catalogue, entities_of
 
 Message = dict[str, str]
 
-PROMPT_FILES = ("examples.json", "instruction.txt", "improve.txt", "texts.txt")
+PROMPT_FILES = ("examples.json", "instruction.txt", "improve.txt", "judge.txt", "texts.txt")
 MAX_EXAMPLE_TEXTS = 8
 EXAMPLE_VARIANTS = 4  # few, for the engine computes what many prompts begin with once
 MAX_MENTIONED = 3  # keywords in one prompt; more of them make a small model recite them

@@ -110,6 +110,8 @@ class FakeLlm:
         if "rubric" in pattern:
             added = f"Mention {draw.choice(_SUBJECTS)} and {draw.choice(_PLACES)}."
             return json.dumps({"rubric": "Names differ.", "action": "Add.", "instruction": added})
+        if "second" in pattern:
+            return json.dumps({"first": draw.randint(1, 9), "second": draw.randint(1, 9)})
         if pattern.startswith("\\{"):
             keywords = draw.sample(words, min(4, len(words)))
             instruction = f"Ask about {', '.join(keywords)} and {draw.choice(_PLACES)}."

@@ -1,6 +1,7 @@
 """Candidates -> texts: filters, duplicates, the number wanted, the split."""
 
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -58,12 +59,18 @@ class Selection:
         """Texts still wanted."""
         return self.domain.utterances - len(self._accepted)
 
-    def offer_replies(self, replies: Iterable[pa.Table]) -> Yield:
-        """Take from blocks of REPLIES; a reply that is no list counts as one candidate."""
+    def offer_replies(
+        self, replies: Iterable[pa.Table], kept: AbstractSet[str] | None = None
+    ) -> Yield:
+        """Take from blocks of REPLIES; a reply that is no list counts as one candidate.
+
+        Of replies that are not among the ``kept`` ids, where there are any, nothing is taken; each
+        is rejected as ``low-contrast``.
+        """
         # A small model may recite the prompt.
         self._seen |= {normal_form(example): "prompt's example" for example in example_texts()}
         unread: list[Reject] = []
-        taken = self.offer(_read_replies(replies, unread))
+        taken = self.offer(_read_replies(replies, kept, unread))
         self._rejects += unread
         return Yield(taken.candidates + len(unread), taken.accepted)
 
@@ -126,9 +133,14 @@ class Selection:
         return None
 
 
-def _read_replies(replies: Iterable[pa.Table], unread: list[Reject]) -> Iterator[Candidate]:
+def _read_replies(
+    replies: Iterable[pa.Table], kept: AbstractSet[str] | None, unread: list[Reject]
+) -> Iterator[Candidate]:
     for block in replies:
         for row in block.select(["id", "reply"]).to_pylist():
+            if kept is not None and row["id"] not in kept:
+                unread.append(Reject(row["id"], "low-contrast", row["reply"][:200]))
+                continue
             found = parse_texts(row["id"], row["reply"])
             if isinstance(found, Reject):
                 unread.append(found)

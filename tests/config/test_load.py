@@ -107,9 +107,9 @@ def test_all_faults_are_named_at_once():
 
 def test_a_domain_has_seeds_or_texts_but_not_both():
     both = {"name": "m", "utterances": 4, "seeds": [SEED], "texts": "a.txt"}
-    with pytest.raises(DasError, match="both seeds and texts"):
+    with pytest.raises(DasError, match="seeds and texts; give one"):
         parse_config(minimal(domains=[both]))
-    with pytest.raises(DasError, match="neither seeds nor texts"):
+    with pytest.raises(DasError, match="neither seeds nor instructions nor texts"):
         parse_config(minimal(domains=[{"name": "m", "utterances": 4}]))
 
 

@@ -22,12 +22,9 @@ def test_speech_through_ray_data_is_measured_beside_bare_engines(capsys):
 
 
 def test_the_sentences_differ_and_a_rate_leaves_the_start_out():
-    from ray_jobs.measured import marginal_rate, sentences, steady_rate
+    from ray_jobs.measured import sentences, steady_rate
 
     assert len(set(sentences(250))) == 250
-    assert marginal_rate(lambda count: (10 * count, 60 + 2 * count), 5) == pytest.approx(5)
-    with pytest.raises(DasError, match="5 items are too few"):
-        marginal_rate(lambda count: (10 * count, 60 - count), 5)
     # Two workers that begin at 30 s and 31 s, then 4 amounts of 5 until 41 s.
     commits = [(30, 5), (31, 5), (35, 5), (36, 5), (40, 5), (41, 5)]
     assert steady_rate(commits, 2) == pytest.approx(20 / 10)

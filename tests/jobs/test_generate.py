@@ -29,7 +29,9 @@ def make_run(tiny, folder, domains, **text) -> Run:
     )
     tree = yaml.safe_load(project.config.read_text())
     tree["domains"] += [
-        {"name": name, "seeds": [{**SEED, "instruction": f"Generate questions about {name}."}]}
+        {"name": name, **more}
+        if "instructions" in more
+        else {"name": name, "seeds": [{**SEED, "instruction": f"Generate questions about {name}."}]}
         | more
         for name, more in domains.items()
     ]
@@ -45,7 +47,9 @@ def test_rounds_go_on_until_the_texts_suffice_or_hardly_any_comes(two_cpus, tiny
         "music": {"utterances": 40, "held_out": 4, "catalogues": {"artist": str(catalogue)}},
         "sports": {"utterances": 12},
         "greed": {"utterances": 500},
+        "edited": {"utterances": 17, "instructions": str(tmp_path / "edited.txt")},
     }
+    (tmp_path / "edited.txt").write_text("Ask about rivers.\nAsk about bridges.\n")
     run = make_run(tiny, tmp_path, domains, max_rounds=4)
     generate(run)
     texts = {name: run.source(run.plan.texts[name]).read() for name in run.plan.texts}
@@ -54,6 +58,7 @@ def test_rounds_go_on_until_the_texts_suffice_or_hardly_any_comes(two_cpus, tiny
         "music": 40,
         "sports": 12,
         "greed": pytest.approx(60, abs=3),
+        "edited": 17,
     }
     for name in domains:
         assert len(set(texts[name]["id"].to_pylist())) == texts[name].num_rows
@@ -73,6 +78,10 @@ def test_rounds_go_on_until_the_texts_suffice_or_hardly_any_comes(two_cpus, tiny
     assert not [r for r in rounds if "sports" in r]
     summaries = {(s.stage, s.name) for s in run.summaries()}
     assert ("replies", "music-round2") in summaries
+    assert [r for r in rounds if "edited" in r] == [
+        "instructions/edited-round1",
+        "replies/edited-round1",
+    ]
     mentioned = [
         row["keywords"][0]
         for step in [run.plan.instructions["music"], *run.plan.further_rounds]
@@ -104,3 +113,24 @@ def test_a_domain_that_yields_nothing_ends_after_a_round_and_harms_no_other(
             assert told[row["id"]]["instruction"].startswith(f"{row['instruction']} Mention ")
             assert told[row["id"]]["rubric"]
     assert run.dataset(run.plan.texts["music"]).summary().reasons == {"too-long": 15}
+
+
+def test_texts_are_kept_where_the_llm_leads_a_target_model_most(two_cpus, tiny, tmp_path):
+    contrast = {"llm": {"engine": "fake", "temperature": 0}, "keep": 0.5}
+    domains = {"music": {"utterances": 20}}
+    run = make_run(
+        tiny, tmp_path, domains, contrast=contrast, instructions_per_seed=4, max_rounds=3
+    )
+    generate(run)
+    target, judged = (run.source(step).read() for step in run.plan.contrasts["music"])
+    assert target.num_rows == judged.num_rows == 4
+    best = sorted(
+        judged.to_pylist(), key=lambda row: (row["target_score"] - row["strong_score"], row["id"])
+    )
+    texts = run.source(run.plan.texts["music"])
+    # 4 instructions a round, of which 2 are kept, with 5 texts each: two rounds.
+    assert texts.summary().rows_out == 20
+    assert texts.summary().reasons["low-contrast"] == 4
+    sources = set(texts.read()["source"].to_pylist())
+    assert {row["id"] for row in best[:2]} <= sources
+    assert not {row["id"] for row in best[2:]} & sources

@@ -2,7 +2,7 @@
 
 import pytest
 
-from das_lib.config.tree import Domain, Llm, Text
+from das_lib.config.tree import Llm, Text
 from das_lib.text import codec
 from das_lib.text.engine import sampling_params
 from das_lib.text.select import Selection
@@ -14,33 +14,29 @@ MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 TEXT = Text(texts_per_reply=4, max_words=16)
 
 
-def ask(llm: Llm, model_path: str, rows, messages, pattern: str) -> list[dict]:
+def ask(engines, rows, messages, pattern: str) -> list[dict]:
     import ray.data
-
-    from ray_jobs.llm import processor
 
     prompts = [
         {
             **row,
             "messages": messages(row),
-            "sampling_params": sampling_params(llm, row, pattern),
+            "sampling_params": sampling_params(engines.llm, row, pattern),
         }
         for row in rows
     ]
-    return processor(llm, model_path)(ray.data.from_items(prompts)).take_all()
+    return engines.answer(ray.data.from_items(prompts)).take_all()
 
 
-def both_calls(llm: Llm, model_path: str, domain: Domain, count: int):
-    seeds = codec.seed_rows(domain, count, 0).to_pylist()
-    answered = ask(llm, model_path, seeds, codec.instruction_messages, codec.instruction_pattern())
+def both_calls(engines, seeds: list[dict]) -> tuple[list[dict], list[dict]]:
+    answered = ask(engines, seeds, codec.instruction_messages, codec.instruction_pattern())
     assert {row["id"] for row in answered} == {row["id"] for row in seeds}
     assert set(answered[0]) == {*codec.PROMPTS.names, "reply", "error", "tokens"}
     made = [codec.parse_instruction(row, row["reply"]) for row in answered]
     made = [row for row in made if isinstance(row, dict)]
     assert set(made[0]) == set(INSTRUCTIONS.names)
     replies = ask(
-        llm,
-        model_path,
+        engines,
         made,
         lambda row: codec.text_messages(row, TEXT.texts_per_reply),
         codec.texts_pattern(TEXT.texts_per_reply, TEXT),
@@ -48,11 +44,20 @@ def both_calls(llm: Llm, model_path: str, domain: Domain, count: int):
     return answered, replies
 
 
+def replicas() -> list[str]:
+    from ray.util import list_named_actors
+
+    names = [actor["name"] for actor in list_named_actors(all_namespaces=True)]
+    return [name for name in names if "das-llm" in name]
+
+
 def test_the_fake_engine_answers_every_row(two_cpus, music):
     import pyarrow as pa
 
-    llm = Llm(engine="fake", batch_rows=4)
-    answered, replies = both_calls(llm, "", music, 6)
+    from ray_jobs.llm import EnginePool
+
+    with EnginePool(Llm(engine="fake", batch_rows=4)) as engines:
+        answered, replies = both_calls(engines, codec.seed_rows(music, 6, 0).to_pylist())
     assert all(row["error"] == "" and row["reply"] for row in [*answered, *replies])
     assert all(row["tokens"] > 0 for row in replies)
     table = pa.Table.from_pylist([{"id": r["id"], "reply": r["reply"]} for r in replies])
@@ -63,22 +68,23 @@ def test_the_fake_engine_answers_every_row(two_cpus, music):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_vllm_answers_on_two_cpus_and_a_bad_row_alone_fails(two_cpus, music):
-    from das_lib.models import resolve_model
+def test_both_calls_share_one_vllm_and_a_bad_row_alone_fails(two_cpus, music):
+    from ray_jobs.llm import EnginePool
 
     llm = Llm(model=MODEL, num_cpus=1.5, temperature=0.7, top_p=0.9, max_tokens=160)
-    rows = codec.seed_rows(music, 3, 0).to_pylist()
-    rows[0]["persona"] = "singer " * 5000  # longer than the engine's context
+    seeds = codec.seed_rows(music, 3, 0).to_pylist()
+    seeds[0]["persona"] = "singer " * 5000  # longer than the engine's context
 
-    answered = ask(
-        llm,
-        str(resolve_model(MODEL)),
-        rows,
-        codec.instruction_messages,
-        codec.instruction_pattern(),
-    )
+    with EnginePool(llm) as engines:
+        ask(engines, seeds[1:2], codec.instruction_messages, codec.instruction_pattern())
+        first = replicas()
+        answered, replies = both_calls(engines, seeds)
+        assert len(first) == 1
+        assert replicas() == first
+    assert not replicas()
+
     by_id = {row["id"]: row for row in answered}
-    failed = by_id.pop(rows[0]["id"])
+    failed = by_id.pop(seeds[0]["id"])
     assert failed["reply"] == ""
     assert "length" in failed["error"]
     for row in by_id.values():
@@ -86,3 +92,5 @@ def test_vllm_answers_on_two_cpus_and_a_bad_row_alone_fails(two_cpus, music):
         made = codec.parse_instruction(row, row["reply"])
         assert isinstance(made, dict), made
         assert made["keywords"]
+    assert {row["id"] for row in replies} == set(by_id)
+    assert all(codec.parse_texts(row["id"], row["reply"]) for row in replies)

@@ -1,0 +1,42 @@
+"""The replica that holds vLLM. Importing this imports vLLM."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from pydantic import ValidationError
+from ray.serve.llm import LLMServer
+from ray.serve.llm.openai_api_models import ChatCompletionRequest
+
+
+class LlmServer(LLMServer):
+    """Ray Serve's vLLM server, asked with plain dictionaries.
+
+    Whoever asks with the protocol's own classes must import vLLM to make them: a process and
+    half a minute more on a laptop.
+    """
+
+    async def ask(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """One answer, with ``reply``, ``error`` and ``tokens``, to ``messages``.
+
+        A request that vLLM refuses (such as a prompt that is too long) has the reason in ``error``;
+        an engine that dies raises.
+        """
+        try:
+            chat = ChatCompletionRequest(
+                messages=request["messages"], stream=False, **request["sampling_params"]
+            )
+        except ValidationError as error:
+            yield {"reply": "", "error": f"vLLM refuses the request: {error}", "tokens": 0}
+            return
+        async for response in await self.chat(chat):
+            yield _answer(response)
+            return
+
+
+def _answer(response: Any) -> dict[str, Any]:
+    fault = getattr(response, "error", None)
+    if fault is not None:
+        return {"reply": "", "error": fault.message, "tokens": 0}
+    reply = response.choices[0].message.content or ""
+    tokens = response.usage.completion_tokens or 0
+    return {"reply": reply, "error": "" if reply else "an empty reply", "tokens": tokens}

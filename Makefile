@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 EXTRA ?= cpu
 BIN := .venv/bin
 UV := $(BIN)/python -m uv
-MODELS := openai/whisper-base HuggingFaceTB/SmolLM2-135M-Instruct en_US-joe-medium
+MODELS := openai/whisper-base HuggingFaceTB/SmolLM2-135M-Instruct en_US-joe-medium sentence-transformers/all-MiniLM-L6-v2
 
 .PHONY: demo test check format requirements clean
 

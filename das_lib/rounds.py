@@ -151,6 +151,8 @@ def texts_step(config: Config, domain: Domain, first: Round | None) -> Step:
         deps = (first.replies, *first.contrast[1:])
     if config.text.contrast is not None and first is not None:
         params["keep"] = config.text.contrast.keep
+    if config.text.on_domain is not None and first is not None:
+        params["on_domain"] = config.text.on_domain.model_dump()
     if domain.texts is not None:
         params["texts"] = file_hash(domain.texts)
     return Step(stage="texts", name=domain.name, params=params, schema=TEXTS, deps=deps)

@@ -12,9 +12,11 @@ from typing import Any
 import pyarrow as pa
 
 from das_lib.cards import CARD
-from das_lib.config import Domain
+from das_lib.config import Config, Domain
+from das_lib.config.data import Text
 from das_lib.dataset import Dataset
 from das_lib.errors import DasError, collect, raise_all
+from das_lib.models import resolve_model
 from das_lib.rounds import Round, finished_rounds, round_of
 from das_lib.rows import Outcome
 from das_lib.steps import Step
@@ -37,6 +39,7 @@ from das_lib.text.contrast import (
 )
 from das_lib.text.own_instructions import read_own_instructions
 from das_lib.text.own_texts import read_own_texts
+from das_lib.text.relevance import Embed, Relevance, describe_domain, sentence_embedder, topics
 from das_lib.text.rubrics import improve_messages, improve_pattern, parse_improved
 from das_lib.text.select import Selection
 from ray_jobs.ask import Call, ask
@@ -102,7 +105,8 @@ def choose_texts(run: Run, domains: list[Domain], errors: list[DasError]) -> dic
     A domain for which the LLM writes nothing at all is named in ``errors``.
     """
     config = run.config
-    chosen = {d.name: Selection(d, config.text, config.asr.language) for d in domains}
+    embed = embedder(config.text) if domains else None
+    chosen = {domain.name: selection(config, domain, embed) for domain in domains}
     with EnginePool(config.llm) as engines:
         short = domains
         for number in range(config.text.max_rounds):
@@ -113,6 +117,19 @@ def choose_texts(run: Run, domains: list[Domain], errors: list[DasError]) -> dic
             short = write_round(run, engines, short, rounds, number, errors)
             short = [d for d in short if _goes_on(run, rounds[d.name], chosen[d.name], number)]
     return chosen
+
+
+def embedder(text: Text) -> Embed | None:
+    """What tells texts on their domain from others, where it is wanted."""
+    return (
+        None if text.on_domain is None else sentence_embedder(resolve_model(text.on_domain.model))
+    )
+
+
+def selection(config: Config, domain: Domain, embed: Embed | None) -> Selection:
+    """What chooses a domain's texts among those that the LLM writes."""
+    relevance = None if embed is None else Relevance(embed, describe_domain(domain), topics())
+    return Selection(domain, config.text, config.asr.language, relevance)
 
 
 def write_round(

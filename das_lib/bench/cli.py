@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any, get_args
 
+from das_lib.config.data import OnDomain
 from das_lib.config.tree import Decode
 
 MODEL = "openai/whisper-base"
@@ -56,6 +57,12 @@ def add_benches(parser: argparse.ArgumentParser) -> Any:
     train.add_argument("--batch", type=_count, default=16, help="samples a step (default 16)")
     train.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     train.set_defaults(handler=_train)
+
+    text = "how many of a run's texts are on their domain, by a judge, with a sample"
+    texts = benches.add_parser("texts", help=text, description=text)
+    texts.add_argument("folders", nargs="+", metavar="FOLDER", help="OUTPUT/texts/DOMAIN-HASH")
+    texts.add_argument("--model", default=OnDomain().model, help="sentence embedder")
+    texts.set_defaults(handler=_texts)
     for bench in (parity, modes):
         bench.add_argument(
             "--adapter",
@@ -125,6 +132,13 @@ def _train(arguments: argparse.Namespace) -> int:
     model, clips, texts = _utterances(arguments)
     options = {key: getattr(arguments, key) for key in ("batch", "device", "rounds")}
     bench_train(model, clips, texts, **options)
+    return 0
+
+
+def _texts(arguments: argparse.Namespace) -> int:
+    from das_lib.bench.texts import bench_texts
+
+    bench_texts(arguments.folders, arguments.model)
     return 0
 
 

@@ -132,6 +132,15 @@ class Contrast(Section):
     """Part of the instructions that are kept, those with the LLM's largest lead."""
 
 
+class OnDomain(Section):
+    """Which texts are on their domain, by a sentence embedder."""
+
+    model: str = "sentence-transformers/all-MiniLM-L6-v2"
+    """The embedder: local folder or hub name."""
+    margin: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    """By how much a text must be nearer to the domain's seeds than to other topics (cosine)."""
+
+
 class Text(Section):
     """From seed instructions to texts, and what a text must be."""
 
@@ -152,6 +161,9 @@ class Text(Section):
     """Shorter texts are rejected."""
     max_words: Annotated[int, Field(ge=2)] = 40
     """Longer texts are rejected."""
+    on_domain: OnDomain | None = None
+    """Reject what the LLM writes off the domain; null, as in the paper, takes it. Small models
+    drift."""
     near_duplicate: Annotated[float, Field(gt=0, le=1)] = 0.8
     """Texts that share so much with one taken before (Jaccard index of their 4-grams of characters)
     are rejected; 1 rejects no more than the duplicates."""

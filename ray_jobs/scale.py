@@ -32,8 +32,6 @@ STAGES = ("generate", "synthesize")
 KILLED = ("worker", "node", "driver")
 MEGABYTE = 1 << 20
 
-Rows = list[dict[str, Any]]
-
 
 @dataclass
 class Chaos:
@@ -103,14 +101,15 @@ class Chaos:
         self.killed.append(what)
 
 
-def measure_scale(sizes: list[int], kills: int, between: tuple[float, float], seed: int) -> Rows:
-    """A row for each size undisturbed, and one more of the last size with ``kills``."""
+def measure_scale(
+    runs: list[tuple[int, int]], between: tuple[float, float], seed: int
+) -> list[dict[str, Any]]:
+    """A row for each run, given as its utterances and its kills."""
     draw = random.Random(seed)
-    runs = [(size, 0) for size in sizes] + ([(sizes[-1], kills)] if kills else [])
     rows = []
-    for size, deaths in runs:
+    for size, kills in runs:
         with tempfile.TemporaryDirectory(prefix="das-") as folder, Cluster(Path(folder)) as cluster:
-            rows.append(measure_run(Path(folder), size, Chaos(cluster, deaths, draw, *between)))
+            rows.append(measure_run(Path(folder), size, Chaos(cluster, kills, draw, *between)))
             print(rows[-1], file=sys.stderr, flush=True)
     return rows
 

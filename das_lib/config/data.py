@@ -137,8 +137,9 @@ class OnDomain(Section):
 
     model: str = "sentence-transformers/all-MiniLM-L6-v2"
     """The embedder: local folder or hub name."""
-    margin: Annotated[float, Field(ge=-1, le=1)] = 0.0
-    """By how much a text must be nearer to the domain's seeds than to other topics (cosine)."""
+    margin: Annotated[float, Field(ge=-1, le=1)] = 0.1
+    """By how much a text must be nearer to the domain's seeds than to other topics (cosine); 0
+    keeps more of the good texts and of the others."""
 
 
 class Text(Section):

@@ -51,10 +51,13 @@ class Relevance:
 
 
 def describe_domain(domain: Domain) -> list[str]:
-    """The words that describe a domain: its name, and its seeds' skills and instructions."""
+    """The words that describe a domain: its name, and its seeds' skills and instructions.
+
+    A skill has the domain's name beside it: "city" alone draws in all that is said of cities.
+    """
     words = [domain.name, f"questions about {domain.name}"]
     for seed in domain.seeds:
-        words += [*seed.skills, seed.instruction]
+        words += [*(f"{skill} ({domain.name})" for skill in seed.skills), seed.instruction]
     return list(dict.fromkeys(words))
 
 

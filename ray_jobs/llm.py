@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import pyarrow as pa
@@ -183,16 +185,29 @@ def engine_config(llm: Llm, model_path: str) -> dict[str, Any]:
 def _start(llm: Llm) -> str:
     """Start the replicas; the name of their deployment."""
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
-    for name in ("ray.llm", "ray.data", "ray.serve", "ray._private.worker", "torch.utils"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    from ray import serve
-    from ray.serve.llm import LLMConfig, build_llm_deployment
+    with _silence():
+        from ray import serve
+        from ray.serve.llm import LLMConfig, build_llm_deployment
 
-    from ray_jobs.llm_server import LlmServer
+        from ray_jobs.llm_server import LlmServer
 
-    config = engine_config(llm, str(resolve_model(llm.model)))
-    app = build_llm_deployment(LLMConfig(**config, server_cls=LlmServer))
-    serve.start(proxy_location="Disabled")
-    serve.run(app, name=APP, route_prefix=None)
-    (deployment,) = serve.status().applications[APP].deployments
+        config = engine_config(llm, str(resolve_model(llm.model)))
+        app = build_llm_deployment(LLMConfig(**config, server_cls=LlmServer))
+        serve.start(proxy_location="Disabled")
+        serve.run(app, name=APP, route_prefix=None)
+        (deployment,) = serve.status().applications[APP].deployments
     return deployment
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Errors only; and no handler that an import gives to the root logger stays."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+        logging.root.handlers[:] = handlers
+        logging.root.setLevel(level)

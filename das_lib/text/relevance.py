@@ -70,7 +70,9 @@ def sentence_embedder(folder: Path) -> Embed:
     """Mean of the last hidden states of a BERT-like model, as sentence-transformers pools them."""
     import torch
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder, use_safetensors=True).eval()
 

@@ -84,8 +84,8 @@ def generate(run: Run) -> None:
 def describe(run: Run, domain: Domain, outcome: Outcome, dataset: Dataset) -> None:
     """Write the card of a domain's texts and the figures in it."""
     keywords: set[str] = set()
-    for found in finished_rounds(run.config, domain, run.output):
-        for block in run.dataset(found.instructions).tables(["keywords"]):
+    for finished in finished_rounds(run.config, domain, run.output):
+        for block in run.dataset(finished.instructions).tables(["keywords"]):
             keywords.update(*block["keywords"].to_pylist())
     found = figures(
         outcome,
@@ -121,9 +121,9 @@ def choose_texts(run: Run, domains: list[Domain], errors: list[DasError]) -> dic
 
 def embedder(text: Text) -> Embed | None:
     """What tells texts on their domain from others, where it is wanted."""
-    return (
-        None if text.on_domain is None else sentence_embedder(resolve_model(text.on_domain.model))
-    )
+    if text.on_domain is None:
+        return None
+    return sentence_embedder(resolve_model(text.on_domain.model))
 
 
 def selection(config: Config, domain: Domain, embed: Embed | None) -> Selection:

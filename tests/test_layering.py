@@ -35,10 +35,7 @@ def test_the_command_line_answers_before_anything_slow_is_imported():
         "import sys, ray_jobs.cli; ray_jobs.cli.parser();"
         "print(*sorted({'torch', 'ray', 'pyarrow', 'transformers', 'numpy'} & sys.modules.keys()))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == []
+    assert said(code) == []
 
 
 def test_workers_that_do_without_torch_do_not_wait_for_it():
@@ -46,7 +43,12 @@ def test_workers_that_do_without_torch_do_not_wait_for_it():
         "import sys, ray_jobs.feed, ray_jobs.flow, ray_jobs.generate, ray_jobs.synthesize;"
         "print(*sorted({'torch', 'transformers'} & sys.modules.keys()))"
     )
+    assert said(code) == []
+
+
+def said(code: str) -> list[str]:
+    """Words that a fresh interpreter prints."""
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == []
+    return done.stdout.split()

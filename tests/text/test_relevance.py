@@ -68,6 +68,21 @@ def test_what_is_off_the_domain_is_rejected_unless_enough_was_taken():
     assert all(" bread " in r.detail for r in outcome.rejects if r.reason == "off-domain")
 
 
+def test_the_configuration_decides_whether_the_domain_matters():
+    from das_lib.config import parse_config
+    from ray_jobs.generate import embedder, selection
+
+    seeds = [MUSIC.seeds[0].model_dump()]
+    domain = {"name": "music", "utterances": 9, "seeds": seeds}
+    tree = {"name": "t", "output": "o", "domains": [domain]}
+    free, bound = (parse_config(tree | {"text": t}) for t in ({}, {"on_domain": {}}))
+    assert embedder(free.text) is None
+    text = Candidate("c", "the bread and the car", "s")
+    for config, embed, taken in ((free, None, 1), (bound, toy, 0)):
+        chosen = selection(config, config.domains[0], embed)
+        assert chosen.offer([text]).accepted == taken
+
+
 def test_a_domain_is_described_by_its_name_skills_and_instructions():
     described = describe_domain(MUSIC)
     assert described[0] == "music"

@@ -81,6 +81,8 @@ class Dataset:
             return
         if outcome.rejects:
             self.rejects.write(f"{block}.parquet", rejects)
+        else:  # a writer that was killed may have left some that were good the next time
+            self.rejects.remove(f"{block}.parquet")
         self.data.write(f"{block}.parquet", _parquet(rows, rows_per_group))
 
     def committed(self) -> set[str]:
@@ -229,10 +231,10 @@ def total_by_stage(summaries: Sequence[Summary]) -> list[Summary]:
 
 def open_parquet(path: str) -> pq.ParquetFile:
     """Open a Parquet file on any storage; only the parts that are read are fetched."""
-    folder = Folder(path.rsplit("/", 1)[0])
-    if folder.is_local:
+    folder, _, name = path.rpartition("/")
+    if "://" not in folder:
         return pq.ParquetFile(path)
-    return pq.ParquetFile(folder.fs.open(path, "rb"))
+    return pq.ParquetFile(Folder(folder).open(name))
 
 
 def read_block(path: str, row_group: int) -> pa.Table:

@@ -1,21 +1,27 @@
-"""One folder API for local paths and ``s3://``; what appears under a name is whole."""
+"""One folder API for local paths and ``s3://``; what appears under a name is whole.
+
+What fails and may pass is asked for again, see `das_lib.retry`.
+"""
 
 import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
 
 from das_lib.errors import StorageError
+from das_lib.remote import Window, filesystem, open_remote, s3_pages
+from das_lib.retry import error_text, retried
 
 TEMPORARY_SUFFIX = ".tmp"
+_T = TypeVar("_T")
 
 
 class Folder:
@@ -45,7 +51,7 @@ class Folder:
 
     @cached_property
     def fs(self) -> fsspec.AbstractFileSystem:
-        """The filesystem that holds the folder."""
+        """The filesystem that holds the folder, for others' use: it retries in its own way."""
         # Listings must be fresh: other processes write here.
         return fsspec.url_to_fs(
             self.url, **({} if self.is_local else {"use_listings_cache": False})
@@ -57,18 +63,42 @@ class Folder:
 
     def exists(self, name: str) -> bool:
         """Whether the file is there, whole."""
-        with _explained(self.url, "read"):
-            return self.fs.exists(self.path(name))
+        return _asked(lambda: filesystem(self.url).exists(self.path(name)), self.url, "read")
 
     def names(self, suffix: str = "") -> list[str]:
         """Sorted names of the whole files directly in the folder."""
-        with _explained(self.url, "read"):
+        with explained(self.url, "read"):
             try:
-                entries = self.fs.ls(self.url, detail=False)
+                names = self._names()
             except FileNotFoundError:
                 return []
-        names = (str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
         return sorted(n for n in names if n.endswith(suffix) and not n.endswith(TEMPORARY_SUFFIX))
+
+    def _names(self) -> list[str]:
+        if self.url.startswith("s3://"):
+            pages = s3_pages(self.url, "/")
+            keys = (
+                (prefix, entry["Key"]) for prefix, p in pages for entry in p.get("Contents", ())
+            )
+            return [key.removeprefix(prefix) for prefix, key in keys if key != prefix]
+        entries = retried(lambda: filesystem(self.url).ls(self.url, detail=False), self.url)
+        return [str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries]
+
+    def open(self, name: str, **how: Any) -> BinaryIO:
+        """A file to read and to seek in; beyond this machine, every read is retried.
+
+        ``how`` is passed on to fsspec where the file is remote.
+
+        Raises:
+            StorageError: it is missing or cannot be read; reading from it raises that, too.
+        """
+        path = self.path(name)
+        with explained(path, "read"):
+            if self.is_local:
+                return open(path, "rb")
+            file = open_remote(path, **how)
+            size = cast(int, file.size)  # type: ignore[attr-defined]
+            return cast(BinaryIO, Window(file, 0, size, path, _read))
 
     def read(self, name: str) -> bytes:
         """Content of a file.
@@ -77,8 +107,7 @@ class Folder:
             StorageError: it is missing or cannot be read.
         """
         path = self.path(name)
-        with _explained(path, "read"), self.fs.open(path, "rb") as file:
-            return bytes(file.read())  # type: ignore[arg-type]
+        return _asked(lambda: cast(bytes, filesystem(self.url).cat_file(path)), path, "read")
 
     def read_json(self, name: str) -> Any:
         """Content of a JSON file."""
@@ -91,25 +120,35 @@ class Folder:
             StorageError: no room, no right, or the storage cannot be reached.
         """
         path = self.path(name)
-        with _explained(path, "write"):
-            if not self.is_local:
-                self.fs.pipe_file(path, content)
-                return
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            temporary = f"{path}.{os.getpid()}{TEMPORARY_SUFFIX}"
-            try:
-                with open(temporary, "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+        write = self._write_local if self.is_local else filesystem(self.url).pipe_file
+        _asked(lambda: write(path, content), path, "write")
+
+    def _write_local(self, path: str, content: bytes) -> None:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        temporary = f"{path}.{os.getpid()}{TEMPORARY_SUFFIX}"
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
 
     def write_json(self, name: str, value: Any) -> None:
         """Put a JSON file, indented for people."""
         self.write(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there.
+
+        Raises:
+            StorageError: the storage refuses.
+        """
+        path = self.path(name)
+        with explained(path, "remove"), suppress(FileNotFoundError):
+            retried(lambda: filesystem(self.url).rm_file(path), path)
 
     def upload(self, source: Path) -> None:
         """Copy the files of a local folder into this one; its marker is the caller's to write."""
@@ -122,9 +161,8 @@ class Folder:
         if self.is_local:
             return Path(self.url)
         cache.mkdir(parents=True, exist_ok=True)
-        with _explained(self.url, "read"):
-            for name in self.names():
-                (cache / name).write_bytes(self.read(name))
+        for name in self.names():
+            (cache / name).write_bytes(self.read(name))
         return cache
 
     def clean(self) -> None:
@@ -141,8 +179,7 @@ class Folder:
         """
         name = f".probe-{os.getpid()}"
         self.write(name, b"das")
-        with _explained(self.url, "write"):
-            self.fs.rm_file(self.path(name))
+        self.remove(name)
 
 
 def read_file(url: str) -> bytes:
@@ -178,7 +215,21 @@ def whole_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-class _explained:  # noqa: N801 - reads as a verb: with _explained(path, "write")
+def _read(operation: Callable[[], bytes], url: str) -> bytes:
+    return _asked(operation, url, "read")
+
+
+def _asked(operation: Callable[[], _T], url: str, verb: str) -> _T:
+    """What the operation gives, retried.
+
+    Raises:
+        StorageError: it does not succeed.
+    """
+    with explained(url, verb):
+        return retried(operation, url)
+
+
+class explained:  # noqa: N801 - reads as a verb: with explained(path, "write")
     """Turn a storage failure into a `StorageError` that says what to do."""
 
     def __init__(self, path: str, verb: str) -> None:
@@ -197,10 +248,11 @@ class _explained:  # noqa: N801 - reads as a verb: with _explained(path, "write"
                 f"cannot write {self.path}: the disk is full ({free / 2**20:.0f} MiB free); free "
                 "room or set output to another disk, then run the same command: it resumes"
             ) from error
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         remedy = (
             "check the path and its rights"
             if "://" not in self.path
             else "check the bucket, the credentials (AWS_*) and AWS_ENDPOINT_URL"
         )
-        raise StorageError(f"cannot {self.verb} {self.path}: {reason}; {remedy}") from error
+        raise StorageError(
+            f"cannot {self.verb} {self.path}: {error_text(error)}; {remedy}"
+        ) from error

@@ -164,6 +164,14 @@ class Engine:
         return self.prompts.detect(self._unmasked.logits(x_NBTD[0, :, -1]))
 
     @torch.inference_mode()
+    def no_speech(self, memory: Memory, rows: Sequence[int]) -> list[float]:
+        """What the base thinks of there being no speech in these utterances, probabilities."""
+        state = self.decoder.start(memory, self.deltas((0,)), branches=1, rows=rows)
+        x_NBTD = self.decoder.forward(state, self.prompts.start(len(rows)))
+        p_BV = self._unmasked.logits(x_NBTD[0, :, -1]).softmax(-1)
+        return p_BV[:, self.prompts.no_speech].tolist()
+
+    @torch.inference_mode()
     def decode(
         self,
         memory: Memory,

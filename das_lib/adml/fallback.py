@@ -4,13 +4,13 @@ Off by default, for it changes Algorithm 1's tokens. A transcript is doubtful wh
 too well (it repeats itself) or when its tokens are too unlikely.
 """
 
-import zlib
 from dataclasses import dataclass
 
 import torch
 
 from das_lib.adml.result import Result
 from das_lib.adml.select import Choice, Scores, Strategy
+from das_lib.doubt import MAX_COMPRESSION_RATIO, MIN_AVG_LOGPROB, compression_ratio
 from das_lib.errors import DasError
 
 
@@ -20,9 +20,9 @@ class Fallback:
 
     temperatures: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
     """Tried in this order until a transcript is no longer doubtful; the last one stands."""
-    max_compression_ratio: float = 2.4
+    max_compression_ratio: float = MAX_COMPRESSION_RATIO
     """Bytes of text per byte that zlib makes of it; a higher one is doubtful."""
-    min_avg_logprob: float = -1.0
+    min_avg_logprob: float = MIN_AVG_LOGPROB
     """Mean log-probability of the tokens; a lower one is doubtful."""
     seed: int = 0
     """Of the samples."""
@@ -41,12 +41,6 @@ class Fallback:
             compression_ratio(result.text) > self.max_compression_ratio
             or result.avg_logprob < self.min_avg_logprob
         )
-
-
-def compression_ratio(text: str) -> float:
-    """Bytes of text per byte that zlib makes of it; 1 for no text."""
-    data = text.encode()
-    return len(data) / len(zlib.compress(data)) if data else 1.0
 
 
 class Sampled:

@@ -25,6 +25,7 @@ class Prompts:
         no_timestamps: int = _need(generation, "no_timestamps_token_id")
         end = _need(generation, "eos_token_id")
         self.end = frozenset([end] if isinstance(end, int) else end)
+        self.no_speech = no_timestamps - 1  # so it stands in every Whisper vocabulary
         # An English-only model has neither languages nor tasks.
         self._languages: dict[str, int] = {}
         self._tail = [no_timestamps]

@@ -6,6 +6,7 @@ Shape suffixes: T tokens, N branches.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -53,11 +54,40 @@ class Result:
     words: list[Word] = field(default_factory=list)
     temperature: float = 0.0
     """What the tokens were sampled at; 0 is greedy."""
+    no_speech_prob: float | None = None
+    """What the base thinks of there being no speech; None: the transcript is likely enough."""
 
     @property
     def avg_logprob(self) -> float:
         """Mean log-probability of the chosen tokens under the branches that chose them."""
         return sum(self.logprob) / len(self.logprob)
+
+    def columns(self, batch: int) -> dict[str, Any]:
+        """What was heard in plain values, which a process without torch can read.
+
+        ``batch`` is how many were decoded together.
+        """
+        return {
+            "text": self.text,
+            "language": self.language,
+            "tokens": self.tokens,
+            "branches": self.branch,
+            "rules": [rule.name.lower() for rule in self.rule],
+            "avg_logprob": min(self.avg_logprob, 0.0),
+            "temperature": self.temperature,
+            "no_speech_prob": self.no_speech_prob,
+            "words": [
+                {
+                    "text": word.text,
+                    "branch": word.branch,
+                    "confidence": word.confidence,
+                    "start_s": word.start_s,
+                    "end_s": word.end_s,
+                }
+                for word in self.words
+            ],
+            "batch": batch,
+        }
 
 
 def split_words(

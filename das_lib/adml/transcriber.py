@@ -20,6 +20,7 @@ from das_lib.adml.linear import Precision
 from das_lib.adml.result import Result, split_words
 from das_lib.adml.select import Strategy
 from das_lib.adml.trace import Trace
+from das_lib.doubt import MIN_AVG_LOGPROB
 from das_lib.errors import DasError, ModelError, Reject
 
 SAMPLE_RATE = 16_000
@@ -157,8 +158,16 @@ class Transcriber:
         *,
         batch_size: int = 16,
         ids: Sequence[str] | None = None,
+        word_times: Sequence[bool] | None = None,
     ) -> list[dict[str, Result] | Reject]:
         """Transcribe 16 kHz mono clips of 0.1 to 30 s with every strategy.
+
+        Args:
+            audio: The clips.
+            strategies: By name.
+            batch_size: Clips that are decoded together.
+            ids: Of the clips, for rejections.
+            word_times: Of which clips to say when each word was spoken; None: as of all others.
 
         Returns:
             For each clip, in order, the results by strategy, or why there are none.
@@ -172,15 +181,20 @@ class Transcriber:
         order = sorted((i for i, r in enumerate(out) if r is None), key=lambda i: len(audio[i]))
         for at in range(0, len(order), batch_size):
             batch = order[at : at + batch_size]
-            rows = self.transcribe_batch([audio[i] for i in batch], strategies)
+            timed = None if word_times is None else [word_times[i] for i in batch]
+            rows = self.transcribe_batch([audio[i] for i in batch], strategies, timed)
             for i, row in zip(batch, rows, strict=True):
                 out[i] = row
         return out
 
     def transcribe_batch(
-        self, audio: Sequence[np.ndarray], strategies: Mapping[str, Strategy]
+        self,
+        audio: Sequence[np.ndarray],
+        strategies: Mapping[str, Strategy],
+        word_times: Sequence[bool] | None = None,
     ) -> list[dict[str, Result]]:
         """Transcribe checked clips together: one encoder pass, then a decode a strategy."""
+        timed = [self._word_times] * len(audio) if word_times is None else word_times
         h_BSD = self.engine.encode(self.features(audio))
         rows: list[dict[str, Result]] = [{} for _ in audio]
         models = {name: self.beside.get(name, self.engine) for name in strategies}
@@ -192,11 +206,9 @@ class Transcriber:
                 results = [self.result(trace) for trace in traces]
                 if self._fallback is not None:
                     self._look_again(results, where, languages, strategies[name], self._fallback)
-                if self._word_times:
-                    results = [
-                        self._placed(result, where, i, len(audio[i]) / SAMPLE_RATE)
-                        for i, result in enumerate(results)
-                    ]
+                self._ask_for_speech(results, where)
+                for i in (i for i, wanted in enumerate(timed) if wanted):
+                    results[i] = self._placed(results[i], where, i, len(audio[i]) / SAMPLE_RATE)
                 for row, result in zip(rows, results, strict=True):
                     row[name] = result
         return rows
@@ -221,6 +233,14 @@ class Transcriber:
             traces = engine.decode(memory, again, sampled, rows=rows, beams=1)
             for row, trace in zip(rows, traces, strict=True):
                 results[row] = replace(self.result(trace), temperature=temperature)
+
+    def _ask_for_speech(self, results: list[Result], where: tuple[Engine, Memory]) -> None:
+        """Add to unlikely transcripts how likely it is that nobody speaks."""
+        engine, memory = where
+        rows = [row for row, r in enumerate(results) if r.avg_logprob < MIN_AVG_LOGPROB]
+        if rows:
+            for row, probability in zip(rows, engine.no_speech(memory, rows), strict=True):
+                results[row] = replace(results[row], no_speech_prob=probability)
 
     def _placed(
         self, result: Result, where: tuple[Engine, Memory], row: int, seconds: float

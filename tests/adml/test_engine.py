@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from adml_helpers import ALL_SITES, ATTENTION_QV, Loop, clips, pissa_adapter, prompt, random_adapter
 from peft import PeftModel
 from transformers import WhisperForConditionalGeneration
@@ -187,6 +188,25 @@ def test_the_base_detects_the_language_that_stock_whisper_detects(base):
     for mel, row in zip(engine.features(audio), rows, strict=True):
         steps = loop(mel, prompt(model, row["base"].language), tau=0.5, limit=LIMIT)
         assert row["base"].tokens == [s.token for s in steps]
+
+
+@pytest.mark.parametrize("multilingual", [True, False])
+def test_no_speech_is_as_likely_as_stock_whisper_finds_it(tmp_path, multilingual):
+    folder = tiny_whisper(tmp_path / "tiny", multilingual=multilingual)
+    adapter = pissa_adapter(tmp_path / "a", folder, seed=1, size=1.0)[0]  # moves the base's weights
+    transcriber = Transcriber.from_pretrained(folder, {"a": adapter})
+    mel = transcriber.features(clips(4))
+    engine = transcriber.engine
+    rows = [2, 0, 3]
+    heard = engine.no_speech(engine.memory(engine.encode(mel)), rows)
+    model = WhisperForConditionalGeneration.from_pretrained(folder)
+    start = torch.full((3, 1), model.generation_config.decoder_start_token_id)
+    with torch.inference_mode():
+        p_BV = model(input_features=mel[rows], decoder_input_ids=start).logits[:, 0].softmax(-1)
+    # <|nospeech|> stands before <|notimestamps|> in every vocabulary.
+    wanted = p_BV[:, model.generation_config.no_timestamps_token_id - 1].tolist()
+    assert heard == pytest.approx(wanted, rel=1e-4)
+    assert len({round(p, 6) for p in heard}) == 3
 
 
 def test_an_english_only_model_has_the_short_prompt(tmp_path):

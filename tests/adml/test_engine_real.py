@@ -1,11 +1,13 @@
 """The engine on the real whisper-base and real speech, against stock transformers and PEFT."""
 
+import numpy as np
 import pytest
 import torch
 from adml_helpers import ALL_SITES, ATTENTION_QV, Loop, prompt, random_adapter, read_set
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from das_lib.adml import Adml, Fixed, Transcriber
+from das_lib.doubt import NO_SPEECH_PROB
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -25,6 +27,17 @@ def test_the_base_transcribes_librispeech_as_stock_generate_does(whisper_base, s
             )
         assert row["base"].text == tokenizer.decode(ids[0], skip_special_tokens=True).strip()
         assert row["base"].language == "en"
+
+
+def test_whisper_tells_silence_and_noise_from_speech(whisper_base, speech):
+    noise = np.random.default_rng(0).standard_normal(160_000) * 0.003
+    quiet = [np.zeros(160_000, np.float32), noise.astype(np.float32)]
+    transcriber = Transcriber.from_pretrained(whisper_base, {}, language="en")
+    mel = transcriber.features(quiet + read_set(speech / "librispeech_clean", 3))
+    memory = transcriber.engine.memory(transcriber.engine.encode(mel))
+    heard = transcriber.engine.no_speech(memory, range(5))
+    assert min(heard[:2]) > NO_SPEECH_PROB
+    assert max(heard[2:]) < 0.05
 
 
 def test_adml_on_real_speech_agrees_with_separate_full_passes(tmp_path, whisper_base, speech):

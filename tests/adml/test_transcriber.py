@@ -6,8 +6,9 @@ from adml_helpers import clips, random_adapter
 
 from das_lib.adml import Adml, Fallback, Fixed, Transcriber
 from das_lib.adml.checkpoint import read_checkpoint, write_checkpoint
-from das_lib.adml.fallback import Sampled, compression_ratio
+from das_lib.adml.fallback import Sampled
 from das_lib.adml.select import Scores
+from das_lib.doubt import compression_ratio
 from das_lib.errors import DasError, ModelError
 from das_lib.testing import tiny_whisper
 
@@ -109,6 +110,56 @@ def test_models_beside_decode_what_the_one_encoder_says(long, tmp_path):
         expected = load(model).transcribe(audio, {name: strategies[name]})
         assert [r[name].tokens for r in rows] == [r[name].tokens for r in expected]
     assert len({tuple(rows[0][name].tokens) for name in alone}) == 3
+
+
+def spans(result):
+    return [(word.text, word.start_s, word.end_s) for word in result.words]
+
+
+def test_each_clip_says_whether_its_words_have_times(long):
+    audio = clips(6, longest=14 * 16_000)
+    wanted = [True, False, False, True, True, False]
+    adml = {"das": Adml()}
+    transcriber = load(long)
+    timed = [row["das"] for row in load(long, word_times=True).transcribe(audio, adml)]
+    plain = [row["das"] for row in transcriber.transcribe(audio, adml)]
+    # In batches of two, in the order of their lengths: each must still get its own.
+    mixed = transcriber.transcribe(audio, adml, batch_size=2, word_times=wanted)
+    assert [spans(row["das"]) for row in mixed] == [
+        spans((timed if times else plain)[i]) for i, times in enumerate(wanted)
+    ]
+    assert all(word.start_s is None for result in plain for word in result.words)
+    assert len({word.end_s for result in timed for word in result.words}) >= 6
+    untimed = load(long, word_times=True).transcribe(audio, adml, word_times=[False] * 6)
+    assert [spans(row["das"]) for row in untimed] == [spans(result) for result in plain]
+
+
+def test_only_unlikely_transcripts_say_whether_there_is_speech(long, monkeypatch):
+    audio, adml = clips(6), {"das": Adml()}
+    transcriber = load(long)
+    # A random model is never sure: all it says is below openai/whisper's bound.
+    always = [row["das"] for row in transcriber.transcribe(audio, adml)]
+    assert all(result.avg_logprob < -1 for result in always)
+    engine = transcriber.engine
+    memory = engine.memory(engine.encode(transcriber.features(audio)))
+    asked = engine.no_speech(memory, range(6))
+    assert [result.no_speech_prob for result in always] == pytest.approx(asked, rel=1e-4)
+    middle = sorted(result.avg_logprob for result in always)[3]
+    monkeypatch.setattr("das_lib.adml.transcriber.MIN_AVG_LOGPROB", middle)
+    some = [row["das"] for row in transcriber.transcribe(audio, adml)]
+    assert [result.no_speech_prob for result in some] == [
+        pytest.approx(p, rel=1e-4) if result.avg_logprob < middle else None
+        for result, p in zip(always, asked, strict=True)
+    ]
+
+
+def test_a_second_look_says_too_whether_there_is_speech(long):
+    fallback = Fallback(temperatures=(0.2,), min_avg_logprob=-0.1)
+    results = load(long, fallback=fallback).transcribe(clips(3), {"das": Adml()})
+    assert all(row["das"].temperature == 0.2 for row in results)
+    assert all(
+        (row["das"].no_speech_prob is not None) == (row["das"].avg_logprob < -1) for row in results
+    )
 
 
 @pytest.mark.parametrize("temperatures", [(), (0.0, 0.2)])

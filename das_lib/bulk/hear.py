@@ -1,0 +1,186 @@
+"""One recording to its transcript: windows out to whoever decodes them, answers put together."""
+
+import asyncio
+from collections import Counter
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from das_lib.bulk.guards import DROPPED, GuardSettings, judge
+from das_lib.bulk.holes import fill, find_holes
+from das_lib.bulk.stitch import stitch
+from das_lib.bulk.transcript import Transcript
+from das_lib.bulk.vad import Vad
+from das_lib.bulk.windows import Window, Windows, WindowSettings
+from das_lib.errors import Reject
+from das_lib.speech.audio import SAMPLE_RATE, Audio, AudioError
+
+LONG_S = 10.0
+"""Longer windows are aligned: only in them does Whisper skip speech, and subtitles need cuts."""
+HOLE = "hole"
+"""Counts windows of which a part was heard again, see `das_lib.bulk.holes`."""
+
+Answer = Mapping[str, Any]
+Ask = Callable[[Audio, bool], Awaitable[Answer | Reject]]
+"""Has audio of at most 30 s decoded; True: with the times of its words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HearSettings:
+    """How recordings are heard."""
+
+    windows: WindowSettings = field(default_factory=WindowSettings)
+    guards: GuardSettings = field(default_factory=GuardSettings)
+    word_times: bool = False
+    """Whether words keep their times."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """A transcript and how it came about."""
+
+    transcript: Transcript
+    counts: Counter[str] = field(default_factory=Counter)
+    """Windows by what the guards said of them, and `HOLE`."""
+    windows: int = 0
+    """Decodes asked for."""
+    batches: float = 0.0
+    """The share in the batches that they were decoded in."""
+
+
+async def hear(
+    blocks: Iterable[Audio],
+    ask: Ask,
+    settings: HearSettings,
+    vad: Vad | None,
+    room: asyncio.Semaphore,
+    *,
+    id: str,
+    branches: Sequence[str],
+    language: str,
+) -> Heard:
+    """Have a recording decoded, window by window, as far as ``room`` allows at once.
+
+    Args:
+        blocks: The recording, 16 kHz mono; read in a thread, for decoding audio takes its time.
+        ask: Decodes a window.
+        settings: How to hear.
+        vad: Finds speech; None: everything is decoded.
+        room: Bounds the windows in memory, shared by all recordings that are heard at once.
+        id: Of the recording.
+        branches: Names by number; 0 is the base.
+        language: What an empty transcript is said to be in.
+
+    Raises:
+        AudioError: the recording cannot be read, or a window cannot be decoded.
+    """
+    windows = Windows(blocks, vad, settings.windows)
+    iterator = iter(windows)
+    listening: list[asyncio.Task[_Listened]] = []
+    async with _together() as tasks:
+        while True:
+            await room.acquire()
+            try:
+                window = await _read(iterator)
+            except BaseException:
+                room.release()
+                raise
+            if window is None:
+                room.release()
+                break
+            task = tasks.create_task(_listen(window, ask, settings))
+            task.add_done_callback(lambda _: room.release())
+            listening.append(task)
+    listened = [task.result() for task in listening]
+    kept = [(one.window, one.answer) for one in listened if one.verdict not in DROPPED]
+    counts = Counter(one.verdict for one in listened if one.verdict is not None)
+    counts[HOLE] = sum(one.holes > 0 for one in listened)
+    return Heard(
+        transcript=Transcript(
+            id=id,
+            language=_language([answer for _, answer in kept], language),
+            duration_s=windows.num_samples / SAMPLE_RATE,
+            speech_s=windows.speech_samples / SAMPLE_RATE,
+            segments=stitch(kept, branches, word_times=settings.word_times),
+        ),
+        counts=+counts,
+        windows=sum(one.decodes for one in listened),
+        batches=sum(one.batches for one in listened),
+    )
+
+
+async def _read(windows: Iterator[Window]) -> Window | None:
+    """The next window, read in a thread; also who is cancelled waits: the file is closed next."""
+    reading = asyncio.create_task(asyncio.to_thread(next, windows, None))
+    try:
+        return await asyncio.shield(reading)
+    except asyncio.CancelledError:
+        await asyncio.gather(reading, return_exceptions=True)
+        raise
+
+
+@asynccontextmanager
+async def _together() -> AsyncIterator[asyncio.TaskGroup]:
+    """Tasks of which the first that fails ends the others and the block; its error is raised."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            yield tasks
+    except ExceptionGroup as failed:
+        first = failed.exceptions[0]
+        raise first from first.__cause__
+
+
+@dataclass(frozen=True, slots=True)
+class _Listened:
+    window: Window
+    """Without its audio."""
+    answer: Answer
+    verdict: str | None
+    holes: int
+    decodes: int
+    batches: float
+
+
+async def _listen(window: Window, ask: Ask, settings: HearSettings) -> _Listened:
+    times = settings.word_times or len(window.pieces) > 1 or window.duration_s > LONG_S
+    answer = await _asked(ask, window, times)
+    answers = [answer]
+    holes = find_holes(window, answer) if times else []
+    if holes:
+        async with _together() as tasks:
+            again = [tasks.create_task(_asked(ask, hole.window(window), True)) for hole in holes]
+        heard = [task.result() for task in again]
+        answers += heard
+        answer = fill(answer, holes, heard, settings.guards)
+    return _Listened(
+        replace(window, audio=window.audio[:0].copy()),
+        answer,
+        judge(answer, settings.guards),
+        len(holes),
+        len(answers),
+        sum(1 / one.get("batch", 1) for one in answers),
+    )
+
+
+async def _asked(ask: Ask, window: Window, times: bool) -> Answer:
+    answer = await ask(window.audio, times)
+    if isinstance(answer, Reject):
+        raise AudioError(answer.reason, answer.detail)
+    return answer
+
+
+def _language(answers: Sequence[Answer], default: str) -> str:
+    """What most of the text is in."""
+    letters: Counter[str] = Counter()
+    for answer in answers:
+        letters[answer["language"]] += len(answer["text"])
+    return letters.most_common(1)[0][0] if letters.total() else default

@@ -1,0 +1,219 @@
+"""Speech that a transcript leaves out, found by the times of its words, so as to listen again.
+
+Without timestamps, Whisper now and then skips a sentence of a long window, or ends before it does.
+The alignment then stretches the words around the hole over it: a word that takes seconds is the
+mark. What is heard in the hole alone takes the place of the stretched words if it says more.
+
+A window where nothing was heard at all has no hole: the VAD may be wrong, and Whisper has spoken.
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
+
+import numpy as np
+
+from das_lib.bulk.guards import GuardSettings, judge
+from das_lib.bulk.pack import Piece, Window
+from das_lib.bulk.written import BLANKLESS, cut
+from das_lib.speech.audio import SAMPLE_RATE
+
+LONGEST_EDGE_S = 1.5
+"""Of a window before its first word and behind its last; speech is padded by a fraction of it."""
+SHORTEST_S = 1.0
+"""Of a hole, and of what a window holds besides; less holds hardly a word."""
+PER_LETTER_S, PER_WIDE_S, PER_DIGIT_S = 0.12, 0.3, 0.6
+"""The slowest that people speak in a stream. A Chinese character, kana or Hangul is wide, a
+syllable or more; a digit may be a word."""
+LEAST_FILLED = 1 / 3
+"""Of a hole, by what was heard in it at that pace; in silence Whisper makes up a few words."""
+
+_SENTENCE_END = re.compile(r"[.?!…。？！｡।۔։؟၊။]\W*$")
+_GUARDS = GuardSettings()
+
+Answer = Mapping[str, Any]
+"""What a replica says of a window, see `das_lib.bulk.stitch.stitch`."""
+Word = Mapping[str, Any]
+"""One of its ``words``; times are in the window, s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Words [first, last) of a window, none at its edges, that stand for more than they say."""
+
+    first: int
+    last: int
+    start_s: float
+    """In the window."""
+    end_s: float
+
+    @property
+    def duration_s(self) -> float:
+        """Of what is to be heard again."""
+        return self.end_s - self.start_s
+
+    def window(self, whole: Window) -> Window:
+        """The hole's part of a window."""
+        start, end = (round(seconds * SAMPLE_RATE) for seconds in (self.start_s, self.end_s))
+        pieces = []
+        for piece in whole.pieces:
+            low = max(start, piece.at)
+            high = min(end, piece.at + piece.end - piece.start)
+            if low < high:
+                shift = piece.start - piece.at
+                pieces.append(Piece(low + shift, high + shift, low - start))
+        return Window(tuple(pieces), whole.audio[start:end])
+
+
+def find_holes(window: Window, answer: Answer) -> list[Hole]:
+    """Holes in what was heard, in order, none overlapping the next.
+
+    None where nothing was heard, or the words have no times; nor is the whole window a hole, for
+    what is heard in it is known.
+    """
+    words = answer["words"]
+    if not words or not _timed(words):
+        return []
+    window_s = sum(piece.end - piece.start for piece in window.pieces) / SAMPLE_RATE
+    marks = [
+        (i, i + 1, word["start_s"], word["end_s"])
+        for i, word in enumerate(words)
+        if word["end_s"] - word["start_s"] > LONGEST_EDGE_S + _slowest_s(word["text"])
+    ]
+    if words[0]["start_s"] > LONGEST_EDGE_S:
+        marks.insert(0, (0, 0, 0.0, words[0]["start_s"]))
+    if window_s - words[-1]["end_s"] > LONGEST_EDGE_S:
+        marks.append((len(words), len(words), words[-1]["end_s"], window_s))
+    holes: list[Hole] = []
+    for first, last, start, end in marks:
+        start, end = max(0.0, start), min(end, window_s)
+        # The word between two stretched ones is itself misplaced.
+        if holes and first - holes[-1].last <= 1:
+            holes[-1] = Hole(holes[-1].first, last, holes[-1].start_s, end)
+        else:
+            holes.append(Hole(first, last, start, end))
+    return [hole for hole in holes if SHORTEST_S <= hole.duration_s <= window_s - SHORTEST_S]
+
+
+def fill(
+    answer: Answer,
+    holes: Sequence[Hole],
+    heard: Sequence[Answer],
+    guards: GuardSettings = _GUARDS,
+) -> dict[str, Any]:
+    """The answer with each hole's words replaced by what was heard there, where that says more.
+
+    It says more if it has more letters, enough to fill `LEAST_FILLED` of the hole, and the guards
+    find it neither repetitive nor without speech. A stretched word that was said at an end of the
+    hole may be missing in it: that stays, see `_kept`.
+
+    Args:
+        answer: For the window. The rest of it stays: log-probabilities and the like are the
+            first answer's.
+        holes: What `find_holes` found in it.
+        heard: The answer for each hole's window, with word times.
+        guards: Bounds of what is believed.
+    """
+    language, words = answer["language"], list(answer["words"])
+    believed = [
+        (hole, found)
+        for hole, found in zip(holes, heard, strict=True)
+        if _says_more(found, words[hole.first : hole.last], hole, guards)
+    ]
+    if not believed:
+        return {**answer}
+    written = cut(answer["text"].strip(), [word["text"] for word in words], language)
+    for hole, found in reversed(believed):
+        stretched = words[hole.first : hole.last]
+        before, after = _kept(stretched, found["words"], language)
+        texts = cut(found["text"].strip(), [w["text"] for w in found["words"]], found["language"])
+        parts = written[hole.first : hole.last]
+        written[hole.first : hole.last] = parts[:before] + texts + parts[after:]
+        words[hole.first : hole.last] = _placed(
+            stretched[:before], found["words"], stretched[after:], hole
+        )
+        # Parts begin with their blank, but for these, which had nothing in front of them.
+        for at in {hole.first + before, hole.first + before + len(texts)} - {0, len(written)}:
+            if not written[at][:1].isspace():
+                written[at] = cut("", [written[at - 1].strip(), written[at]], language)[1]
+    return {**answer, "text": "".join(written).strip(), "words": words}
+
+
+def _says_more(found: Answer, stretched: Sequence[Word], hole: Hole, guards: GuardSettings) -> bool:
+    before, now = ("".join(w["text"] for w in words) for words in (stretched, found["words"]))
+    return (
+        len(_plain(now)) > len(_plain(before))
+        and _timed(found["words"])
+        and _slowest_s(now) >= LEAST_FILLED * hole.duration_s
+        and judge(found, guards) not in ("no-speech", "repetitive")
+    )
+
+
+def _kept(stretched: Sequence[Word], found: Sequence[Word], language: str) -> tuple[int, int]:
+    """How many of the first stretched words stay before the found ones, and from where on after.
+
+    The outermost found words tell where among the stretched ones they begin and end; the
+    stretched words outside stay. Without that sign those up to the end of a sentence were said
+    before the hole, the others behind it: a skipped sentence ends where one begins.
+    """
+    said = [_plain(word["text"]) for word in stretched]
+    texts = [text for word in found if (text := _plain(word["text"]))]
+    if language in BLANKLESS:
+        # There a word is a sentence, which is seldom heard twice the same to its last character.
+        ends = texts[0][:2], texts[-1][-2:]
+        begins, stops = ([i for i, text in enumerate(said) if text and end in text] for end in ends)
+    else:
+        begins = [i for i, text in enumerate(said) if text == texts[0]]
+        stops = [i for i, text in enumerate(said) if text == texts[-1]]
+    sentence = max(
+        (i + 1 for i, word in enumerate(stretched) if _SENTENCE_END.search(word["text"])), default=0
+    )
+    before = begins[0] if begins else min([sentence, *stops[-1:]])
+    after = stops[-1] + 1 if stops else max([sentence, *(i + 1 for i in begins[:1])])
+    return before, max(before, after)
+
+
+def _placed(
+    before: Sequence[Word], found: Sequence[Word], after: Sequence[Word], hole: Hole
+) -> list[Word]:
+    """All words in the hole; kept ones share the time of the found word that they stand beside."""
+    start, end = hole.start_s, hole.end_s
+    words: list[Word] = [
+        {**word, **{key: min(start + word[key], end) for key in ("start_s", "end_s")}}
+        for word in found
+    ]
+    if before:
+        words[:1] = _spread([*before, words[0]], start, words[0]["end_s"])
+    if after:
+        words[-1:] = _spread([words[-1], *after], words[-1]["start_s"], end)
+    return words
+
+
+def _spread(words: Sequence[Word], start_s: float, end_s: float) -> list[Word]:
+    """The words one right after the other, each as long as its letters."""
+    letters = list(accumulate((max(1, len(word["text"])) for word in words), initial=0))
+    times = pairwise(np.interp(letters, (0, letters[-1]), (start_s, end_s)).tolist())
+    return [
+        {**word, "start_s": start, "end_s": end}
+        for word, (start, end) in zip(words, times, strict=True)
+    ]
+
+
+def _timed(words: Sequence[Word]) -> bool:
+    return all(None not in (word["start_s"], word["end_s"]) for word in words)
+
+
+def _plain(text: str) -> str:
+    """What two spellings of a word share."""
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", text).casefold()))
+
+
+def _slowest_s(text: str) -> float:
+    """How long it takes to say, at the most."""
+    digits = sum(c.isdigit() for c in text)
+    wide = sum(not c.isdigit() and unicodedata.east_asian_width(c) in "WF" for c in text)
+    letters = len(text) - digits - wide
+    return PER_LETTER_S * letters + PER_WIDE_S * wide + PER_DIGIT_S * digits

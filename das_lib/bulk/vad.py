@@ -1,0 +1,227 @@
+"""Where somebody speaks in a recording: Silero's voice activity detection, as a stream.
+
+`VadStream` turns audio into a probability of speech per frame, `Regions` turns probabilities into
+regions of speech. Both hear a recording block by block, and any blocks give the same regions.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from das_lib.errors import ModelError
+from das_lib.speech.audio import SAMPLE_RATE, Audio
+
+FRAME = 512  # samples per probability, 32 ms
+CONTEXT = 64  # samples before a frame that the model hears with it
+STATE = (1, 1, 128)
+MAX_FRAMES = 512  # in one call; more need memory and gain no speed
+HYSTERESIS = 0.15  # speech goes on down to this much below the threshold
+LOWEST_THRESHOLD = 0.01
+
+Probabilities = npt.NDArray[np.float32]
+
+
+class Vad:
+    """Silero's network for 16 kHz, on one CPU thread."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Load the network that takes many frames at once, ``silero_vad_16k_sequence.onnx``."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+
+    @classmethod
+    def from_package(cls) -> Self:
+        """The network that the installed package silero-vad holds.
+
+        Raises:
+            ModelError: the package, or the file in it, is missing.
+        """
+        # Importing the package would import torch; finding it does not.
+        spec = find_spec("silero_vad")
+        for folder in (spec and spec.submodule_search_locations) or ():
+            path = Path(folder) / "data" / "silero_vad_16k_sequence.onnx"
+            if path.is_file():
+                return cls(path)
+        raise ModelError(
+            "silero_vad_16k_sequence.onnx is missing; install the package silero-vad>=6.2.3"
+        )
+
+    def stream(self) -> "VadStream":
+        """The stream of one recording; streams of several threads may share the network."""
+        return VadStream(self._session)
+
+
+class VadStream:
+    """What the network remembers of one recording."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
+        self._hidden = self._cell = np.zeros(STATE, np.float32)
+        self._kept = np.zeros(CONTEXT, np.float32)  # context, then samples short of a frame
+
+    def feed(self, audio: Audio) -> Probabilities:
+        """Probability of speech in each whole frame, shape [frames]; the rest waits.
+
+        ``audio`` has shape [samples] and finite samples.
+        """
+        audio = np.concatenate([self._kept, audio])
+        count = (len(audio) - CONTEXT) // FRAME
+        self._kept = audio[count * FRAME :].copy()
+        if not count:
+            return np.zeros(0, np.float32)
+        frames = np.lib.stride_tricks.sliding_window_view(audio, CONTEXT + FRAME)[::FRAME]
+        return np.concatenate(
+            [self._run(frames[i : i + MAX_FRAMES]) for i in range(0, count, MAX_FRAMES)]
+        )
+
+    def finish(self) -> Probabilities:
+        """Probability of the last frame, padded with zeros; shape [0] or [1]."""
+        missing = -(len(self._kept) - CONTEXT) % FRAME
+        return self.feed(np.zeros(missing, np.float32))
+
+    def _run(self, frames: Audio) -> Probabilities:
+        inputs = {"input": np.ascontiguousarray(frames), "h": self._hidden, "c": self._cell}
+        outputs: Any = self._session.run(["speech_probs", "hn", "cn"], inputs)
+        probabilities, self._hidden, self._cell = outputs
+        return probabilities
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Speech: samples [start, end) of the recording."""
+
+    start: int
+    end: int
+
+
+class Regions:
+    """Regions of one recording, from the probabilities of its frames.
+
+    As Silero's: speech begins where a probability reaches ``threshold``, and ends where it falls
+    below ``threshold - 0.15`` and does not reach ``threshold`` again for ``min_silence_s``.
+    Regions up to ``min_speech_s`` are dropped. The others are padded by ``pad_s`` on each side,
+    or by half of the pause to the next where that is less.
+
+    With ``max_s`` no region is longer: one whose speech is longer is split, and padding gives way.
+    The split is in the frame of the lowest probability between ``max_s / 2`` and ``max_s``, so
+    that no word is cut if there is any dip.
+    """
+
+    def __init__(
+        self,
+        *,
+        threshold: float,
+        min_speech_s: float,
+        min_silence_s: float,
+        pad_s: float,
+        max_s: float | None = None,
+    ) -> None:
+        self._threshold = threshold
+        self._low = max(threshold - HYSTERESIS, LOWEST_THRESHOLD)
+        self._min_speech = round(min_speech_s * SAMPLE_RATE)
+        self._min_silence = round(min_silence_s * SAMPLE_RATE)
+        self._pad = round(pad_s * SAMPLE_RATE)
+        self._max = None if max_s is None else round(max_s * SAMPLE_RATE)
+        self._at = 0  # first sample of the next frame
+        self._waiting: Region | None = None  # over, but its end is not padded yet
+        self._start: int | None = None  # of the speech that goes on
+        self._quiet: int | None = None  # where that speech may have ended
+        self._left: int | None = None  # where its region begins, once it is long enough to count
+        self._history: list[float] = []  # probabilities from frame `_first` on
+        self._first = 0
+
+    @property
+    def settled(self) -> int:
+        """Samples before this one are in no region that is still to come."""
+        if self._waiting:
+            return self._waiting.start
+        if self._left is not None:
+            return self._left
+        return max(0, (self._at if self._start is None else self._start) - self._pad)
+
+    def feed(self, probabilities: Probabilities) -> Iterator[Region]:
+        """Regions that are certain after these frames, in order; iterate to the end.
+
+        ``probabilities`` has shape [frames].
+        """
+        for probability in probabilities.tolist():
+            at, self._at = self._at, self._at + FRAME
+            if self._max is not None:
+                self._history.append(probability)
+            if probability >= self._threshold:
+                self._quiet = None
+                if self._start is None:
+                    self._start = at
+            elif probability < self._low and self._start is not None and self._quiet is None:
+                self._quiet = at
+            if self._start is not None:
+                # The recording may end within this frame: only its first sample is certain.
+                yield from self._reach(at + 1 if self._quiet is None else self._quiet)
+            if (
+                self._quiet is not None
+                and probability < self._low
+                and at - self._quiet >= self._min_silence
+            ):
+                self._close(self._quiet)
+            if self._waiting and self._start is None and at - self._waiting.end >= 2 * self._pad:
+                yield self._padded(self._waiting, self._waiting.end + self._pad)
+                self._waiting = None
+        self._forget()
+
+    def finish(self, num_samples: int) -> Iterator[Region]:
+        """The regions that are left, in a recording of ``num_samples`` samples."""
+        if self._start is not None:
+            yield from self._reach(num_samples)
+            self._close(num_samples)
+        if self._waiting:
+            yield self._padded(self._waiting, min(num_samples, self._waiting.end + self._pad))
+            self._waiting = None
+
+    def _reach(self, end: int) -> Iterator[Region]:
+        """The speech that goes on lasts until ``end`` at least."""
+        assert self._start is not None
+        if self._left is None:
+            if end - self._start <= self._min_speech:
+                return
+            pad = self._pad
+            if self._waiting:
+                pad = min(pad, (self._start - self._waiting.end) // 2)
+                yield self._padded(self._waiting, self._waiting.end + pad)
+                self._waiting = None
+            self._left = max(0, self._start - pad)
+        while self._max is not None and end - self._left > self._max:
+            cut = self._cut(self._left, self._max)
+            yield Region(self._left, cut)
+            self._left = cut
+
+    def _close(self, end: int) -> None:
+        if self._left is not None:
+            self._waiting = Region(self._left, end)
+        self._start = self._quiet = self._left = None
+
+    def _padded(self, region: Region, end: int) -> Region:
+        return Region(
+            region.start, end if self._max is None else min(end, region.start + self._max)
+        )
+
+    def _cut(self, start: int, longest: int) -> int:
+        """Where to split; of frames with the same probability, the last."""
+        half = FRAME // 2  # a split is in the middle of a frame
+        low = -(-(start + longest // 2 - half) // FRAME)
+        high = (start + longest - half) // FRAME
+        frame = min(range(low, high + 1), key=lambda i: (self._history[i - self._first], -i))
+        return frame * FRAME + half
+
+    def _forget(self) -> None:
+        first = self.settled // FRAME
+        del self._history[: first - self._first]
+        self._first = first

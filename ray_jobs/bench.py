@@ -13,6 +13,18 @@ from typing import Any
 
 def add_ray_benches(benches: Any) -> None:
     """Add the commands to those of `das bench`."""
+    text = "the bulk job's throughput beside the engine's batched loop alone"
+    transcribe = benches.add_parser("transcribe", help=text, description=text)
+    transcribe.add_argument("--model", default="openai/whisper-base")
+    transcribe.add_argument("--k", default="0,3", metavar="K,...")
+    transcribe.add_argument("--recordings", type=int, default=512)
+    transcribe.add_argument("--bare", type=int, default=128, help="recordings of the bare loop")
+    transcribe.add_argument("--batch", type=int, default=8)
+    transcribe.add_argument("--precision", default="float32")
+    transcribe.add_argument("--num-cpus", type=int, default=2)
+    transcribe.add_argument("--rounds", type=int, default=1)
+    transcribe.set_defaults(handler=_transcribe)
+
     text = "tokens a second through Ray Data beside the bare vLLM engine"
     generate = benches.add_parser("generate", help=text, description=text)
     generate.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct")
@@ -41,6 +53,43 @@ def add_ray_benches(benches: Any) -> None:
     scale.add_argument("--between", default="20,60", help="seconds between kills (20,60)")
     scale.add_argument("--seed", type=int, default=0)
     scale.set_defaults(handler=_scale)
+
+
+def _transcribe(arguments: argparse.Namespace) -> int:
+    import tempfile
+    from pathlib import Path
+
+    from das_lib.adml.checkpoint import read_checkpoint
+    from das_lib.bench.material import default_manifest, read_clips, write_adapters
+    from das_lib.bench.timing import publish
+    from das_lib.models import resolve_model
+    from ray_jobs import measured_transcribe as measured
+
+    rows = []
+    model = resolve_model(arguments.model)
+    clips = read_clips(default_manifest(), 64)
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = Path(folder) / "corpus"
+        corpus.mkdir()
+        measured.write_corpus(clips, arguments.recordings, corpus)
+        count = max(int(k) for k in arguments.k.split(","))
+        adapters = list(write_adapters(Path(folder), read_checkpoint(model).config, count).items())
+        config = measured.bench_config(
+            arguments.model, arguments.precision, arguments.batch, arguments.num_cpus, folder
+        )
+        for k in (int(k) for k in arguments.k.split(",")):
+            rates, fills = [], []
+            for _ in range(arguments.rounds):
+                given = dict(adapters[:k])
+                bare = measured.bare_rtfx(config, str(model), corpus, given, arguments.bare)
+                rate, fill = measured.pipeline_rtfx(config, corpus, given)
+                rates.append((rate, bare))
+                fills.append(fill)
+            row = {"k": k, "recordings": arguments.recordings, "dtype": arguments.precision}
+            fill = statistics.median(fills)
+            rows.append(row | _compared(rates, "rtfx") | {"batch_fill": fill})
+    publish("transcribe", rows, ["rtfx: seconds of audio a second, once all readers work."])
+    return 0
 
 
 def _synthesize(arguments: argparse.Namespace) -> int:
@@ -117,4 +166,5 @@ def _ray(num_cpus: int) -> Any:
 
     domain = {"name": "bench", "utterances": 2, "texts": str(SENTENCES)}
     tree = {"name": "bench", "output": "unused", "domains": [domain], "ray": {"num_cpus": num_cpus}}
-    return ray_session(parse_config(tree | {"train": {"pool": {"actors": 1}}}))
+    # Nothing is transcribed: one CPU is enough.
+    return ray_session(parse_config(tree | {"serve": {"pool": {"num_cpus": 0.5}}}))

@@ -1,8 +1,10 @@
 """The command line: `das run`, one command a stage, and what looks at the results."""
 
 import argparse
+import math
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import get_args
 
@@ -37,6 +39,7 @@ examples:
   das synthesize -c configs/demo.yaml              one stage
   das train -c configs/demo.yaml --methods all     the paper's baselines, too
   das evaluate -c configs/demo.yaml --systems all  and the table of them all
+  das transcribe talks out -c configs/demo.yaml    a corpus with all adapters at once
   das config show -c configs/demo.yaml             all settings with their defaults
   das config schema                                JSON Schema for editors
   das adapters list -c configs/demo.yaml           what was trained, and where it lies
@@ -88,8 +91,18 @@ def parser() -> argparse.ArgumentParser:
         if name in BASELINES:
             option, text = BASELINES[name]
             command.add_argument(option, dest="baselines", metavar="NAME,...", help=text)
+        if name == "transcribe":
+            _add_bulk(command)
         if "evaluate" in command.get_default("stages"):
             command.add_argument("--json", metavar="FILE", help="write results and stages as JSON")
+    text = "answer OpenAI's transcription API with the base, each adapter and all of them"
+    command = commands.add_parser("serve", parents=[common], help=text, description=text)
+    command.set_defaults(handler=_serve)
+    command.add_argument("--adapters", metavar="A,B", help="as das transcribe takes them (all)")
+    command.add_argument("--host", default="127.0.0.1", help="others need a token (127.0.0.1)")
+    command.add_argument("--port", type=int, default=8000)
+    text = "environment variable that holds the token that clients must send (DAS_TOKEN)"
+    command.add_argument("--token-env", default="DAS_TOKEN", metavar="NAME", help=text)
     text = "choose tau on held-out speech, and say which adapters help"
     command = commands.add_parser("calibrate", parents=[common], help=text, description=text)
     command.set_defaults(handler=_calibrate)
@@ -106,6 +119,73 @@ def parser() -> argparse.ArgumentParser:
     schema = actions.add_parser("schema", help="print the JSON Schema")
     schema.set_defaults(handler=_schema)
     return top
+
+
+def _add_bulk(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(handler=_transcribe)
+    add = command.add_argument_group("bulk transcription: INPUT OUTPUT").add_argument
+    add("input", nargs="?", metavar="INPUT", help="folder, archive, manifest or file; or s3://")
+    add("output", nargs="?", metavar="OUTPUT", help="folder of the transcripts; or s3://")
+    add("--adapters", metavar="A,B", help="domains, or NAME=FOLDER, or none (all domains)")
+    add("--format", default="", metavar="F,G", help="also txt, jsonl, srt, vtt, json, ctm or stm")
+    add("--word-times", action="store_true", help="say when each word was spoken")
+    add("--merge", metavar="FILE", help="also one .parquet or .jsonl of all transcripts")
+    add("--sort", action="store_true", help="that file by id")
+    add("--join", action="store_true", help="that file with the manifest's other columns")
+    add("--max-rejected", metavar="N", help="fail if more are rejected, a number or 5%% (all)")
+
+
+def _transcribe(arguments: argparse.Namespace) -> int:
+    if arguments.input is None:
+        return _run(arguments)
+    if arguments.output is None:
+        raise DasError("das transcribe INPUT needs an OUTPUT; name a folder for the transcripts")
+    if arguments.word_times:
+        arguments.overrides = [*arguments.overrides, "transcribe.word_times=true"]
+    config, limit = _config(arguments), arguments.max_rejected
+    within = _allowed(limit)
+    if arguments.merge is None and (arguments.sort or arguments.join):
+        raise DasError("--sort and --join shape the file of --merge; name it")
+    from das_lib.bulk.merge import merge
+    from ray_jobs.bulk import plan_bulk, tell, transcribe_corpus
+
+    formats = [name for name in arguments.format.split(",") if name]
+    bulk = plan_bulk(config, arguments.input, arguments.output, arguments.adapters, formats)
+    summary = transcribe_corpus(bulk)
+    if arguments.merge is not None:
+        options = {"sort": arguments.sort, "join": arguments.join}
+        merge(bulk.recordings, bulk.transcripts, arguments.merge, **options)
+    tell(summary, bulk.output)
+    if summary["rejected"] > within(summary["in"]):
+        print(f"das: more than --max-rejected {limit} were rejected", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    config, token = _config(arguments), os.environ.get(arguments.token_env)
+    from das_lib.bulk.api import check_exposure
+
+    check_exposure(arguments.host, token)
+    from ray_jobs.serving import serve_api
+
+    serve_api(config, arguments.adapters, arguments.host, arguments.port, token)
+    return 0
+
+
+def _allowed(limit: str | None) -> Callable[[int], float]:
+    """How many of so many may be rejected."""
+    if limit is None:
+        return lambda _: math.inf
+    try:
+        number = float(limit.removesuffix("%"))
+        if not 0 <= number < math.inf:
+            raise ValueError
+    except ValueError as error:
+        raise DasError(
+            f"--max-rejected: {limit!r} is no number of at least 0; give 100 or 0.5%"
+        ) from error
+    return (lambda count: count * number / 100) if limit.endswith("%") else (lambda _: number)
 
 
 def _config(arguments: argparse.Namespace) -> Config:

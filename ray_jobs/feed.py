@@ -28,7 +28,9 @@ class Feed:
         loaded = [_load(row) for row in recordings]
         wanted = tuple(self.systems[output] for output in outputs)
         pending = [
-            None if isinstance(audio, Reject) else self.replicas.transcribe.remote((audio, wanted))
+            None
+            if isinstance(audio, Reject)
+            else self.replicas.transcribe.remote((audio, wanted, False))
             for audio in loaded
         ]
         good: dict[str, list[dict[str, Any]]] = {output: [] for output in outputs}

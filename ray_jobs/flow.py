@@ -7,6 +7,7 @@ and of commit, and leaves a resumed run exactly the blocks without a file.
 """
 
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -141,7 +142,7 @@ def run_items(
             compute=ray.data.ActorPoolStrategy(size=min(pool.actors, len(rows))),
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus or None,
-            fn_constructor_args=(make, dict(outputs), max(1, int(pool.num_cpus)), max_growth),
+            fn_constructor_args=(make, dict(outputs), math.ceil(pool.num_cpus), max_growth),
         )
         rejected, amount = 0, 0.0
         for row in stats.iter_rows():

@@ -84,7 +84,7 @@ def bare_speech(tts: Tts, actors: int, count: int) -> float:
     """Seconds of audio a second of ``actors`` processes that speak and do nothing else."""
     given = sentences(count)
     barrier = multiprocessing.get_context("spawn").Barrier(actors)
-    waiting = [_begin(_bare_voice, tts, given[place::actors], barrier) for place in range(actors)]
+    waiting = [begin(_bare_voice, tts, given[place::actors], barrier) for place in range(actors)]
     results = [end() for end in waiting]
     return sum(audio for audio, _ in results) / max(seconds for _, seconds in results)
 
@@ -119,10 +119,10 @@ def pipeline_tokens(llm: Llm, count: int) -> float:
 
 def bare_tokens(llm: Llm, path: str, count: int) -> float:
     """Tokens a second of vLLM alone, in a process of its own, on the same prompts."""
-    return _begin(_bare_llm, llm, path, prompts(llm, count))()
+    return begin(_bare_llm, llm, path, prompts(llm, count))()
 
 
-def _begin(target: Callable[..., None], *arguments: Any) -> Callable[[], Any]:
+def begin(target: Callable[..., None], *arguments: Any) -> Callable[[], Any]:
     """Start ``target`` in a process of its own; what waits for what it sends to its last argument.
 
     The wait raises EOFError where the process dies.

@@ -32,10 +32,14 @@ def output_folder(config: Config) -> Folder:
     A relative path is taken from the current folder; in a submitted job, whose working directory
     Ray deletes, from ``$DAS_HOME`` (default ``~/das``).
     """
-    output = config.output
-    if "://" not in output and not os.path.isabs(output) and in_submitted_job():
-        output = str(Path(os.environ.get("DAS_HOME", "~/das")).expanduser() / output)
-    return Folder(output)
+    return Folder(job_path(config.output))
+
+
+def job_path(path: str) -> str:
+    """A path as `output_folder` takes it; addresses stay as they are."""
+    if "://" not in path and not os.path.isabs(path) and in_submitted_job():
+        return str(Path(os.environ.get("DAS_HOME", "~/das")).expanduser() / path)
+    return path
 
 
 @contextmanager
@@ -90,7 +94,7 @@ def demands(config: Config) -> list[tuple[str, str, float, float]]:
     pools = [
         ("speech", "tts.pool", config.tts.pool, 0.0),
         ("features", "features", config.features, 0.0),
-        ("transcripts", "serve.pool", config.serve.pool, FEEDERS * FEEDER_CPUS),
+        ("transcripts", "serve.pool", config.serve.pool, _feeding(config)),
     ]
     found = [
         (stage, setting, pool.actors * pool.num_cpus + extra, pool.actors * pool.num_gpus)
@@ -109,6 +113,12 @@ def demands(config: Config) -> list[tuple[str, str, float, float]]:
     if any(domain.written for domain in config.domains):
         found.append(("texts", "llm", llm.engines * llm.num_cpus, llm.engines * llm.num_gpus))
     return found
+
+
+def _feeding(config: Config) -> float:
+    """CPUs of what feeds the replicas, in an evaluation or in bulk."""
+    bulk = config.transcribe.readers * config.transcribe.reader_cpus
+    return max(FEEDERS * FEEDER_CPUS, bulk)
 
 
 def parallel_domains(config: Config, available: Mapping[str, float]) -> int:

@@ -1,6 +1,7 @@
 """The replicas that transcribe: Ray Serve owns the model and the batching, without HTTP."""
 
 import asyncio
+import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from ray import serve
 
-from das_lib.adml import Fallback, Fixed, Result, Strategy, Transcriber, named_strategy
+from das_lib.adml import Fallback, Fixed, Strategy, Transcriber, named_strategy
 from das_lib.config import Config
 from das_lib.errors import DasError, Reject
 from das_lib.models import resolve_model
@@ -21,15 +22,15 @@ from ray_jobs.feed import APP
 
 HEALTH_TIMEOUT_S = 600  # above the longest batch
 
-Request = tuple[Audio, tuple[str, ...]]
-"""A 16 kHz mono utterance and the systems that are to transcribe it."""
+Request = tuple[Audio, tuple[str, ...], bool]
+"""16 kHz mono of at most 30 s, the systems that are to transcribe it, and whether to time words."""
 
 
 class Recognizer:
     """One replica: a model and all its adapters resident, utterances decoded in batches."""
 
     def __init__(self, config: Config, assembly: Assembly) -> None:
-        torch.set_num_threads(max(1, int(config.serve.pool.num_cpus)))
+        torch.set_num_threads(math.ceil(config.serve.pool.num_cpus))
         cache = Path(tempfile.gettempdir()) / "das-models"
         decode = config.decode
         self.batch_utterances = config.serve.batch_utterances
@@ -68,32 +69,21 @@ class Recognizer:
 
     def _transcribe(self, requests: list[Request]) -> list[Any]:
         answers: list[Any] = [None] * len(requests)
-        for wanted in dict.fromkeys(systems for _, systems in requests):
-            at = [i for i, (_, systems) in enumerate(requests) if systems == wanted]
+        for wanted in dict.fromkeys(systems for _, systems, _ in requests):
+            at = [i for i, (_, systems, _) in enumerate(requests) if systems == wanted]
             results = self.transcriber.transcribe(
                 [requests[i][0] for i in at],
                 {system: self.strategies[system] for system in wanted},
                 batch_size=self.batch_utterances,
+                word_times=[requests[i][2] for i in at],
             )
             for i, result in zip(at, results, strict=True):
                 answers[i] = (
                     result
                     if isinstance(result, Reject)
-                    else {system: _columns(found) for system, found in result.items()}
+                    else {system: found.columns(len(at)) for system, found in result.items()}
                 )
         return answers
-
-
-def _columns(result: Result) -> dict[str, Any]:
-    """Columns of TRANSCRIPTS: plain values, which a process without torch can read."""
-    return {
-        "text": result.text,
-        "language": result.language,
-        "tokens": result.tokens,
-        "branches": result.branch,
-        "rules": [rule.name.lower() for rule in result.rule],
-        "avg_logprob": min(result.avg_logprob, 0.0),
-    }
 
 
 def strategies(config: Config, assembly: Assembly) -> dict[str, Strategy]:

@@ -63,7 +63,15 @@ def add_benches(parser: argparse.ArgumentParser) -> Any:
     texts.add_argument("folders", nargs="+", metavar="FOLDER", help="OUTPUT/texts/DOMAIN-HASH")
     texts.add_argument("--model", default=OnDomain().model, help="sentence embedder")
     texts.set_defaults(handler=_texts)
-    for bench in (parity, modes):
+    text = (
+        "an hour in one recording: speed, WER and times, beside faster-whisper's batched pipeline"
+    )
+    longform = benches.add_parser("longform", parents=[common], help=text, description=text)
+    longform.add_argument("--minutes", type=float, default=60.0)
+    longform.add_argument("--precision", default="float32,bfloat16", help="by commas")
+    longform.add_argument("--no-peers", action="store_true", help="without faster-whisper")
+    longform.set_defaults(handler=_longform)
+    for bench in (parity, modes, longform):
         bench.add_argument(
             "--adapter",
             dest="adapters",
@@ -123,6 +131,25 @@ def _modes(arguments: argparse.Namespace) -> int:
     model, clips, texts = _utterances(arguments)
     options = {"tau": arguments.tau, "batch": arguments.batch, "rounds": arguments.rounds}
     bench_modes(model, clips, texts, dict(arguments.adapters), **options)
+    return 0
+
+
+def _longform(arguments: argparse.Namespace) -> int:
+    from das_lib.bench.longform import bench_longform
+
+    model, clips, texts = _utterances(arguments)
+    bench_longform(
+        model,
+        clips,
+        texts,
+        dict(arguments.adapters),
+        minutes=arguments.minutes,
+        precisions=arguments.precision.split(","),
+        batch=arguments.batch,
+        rounds=arguments.rounds,
+        threads=arguments.threads,
+        peers=not arguments.no_peers,
+    )
     return 0
 
 

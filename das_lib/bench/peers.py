@@ -90,19 +90,28 @@ def _das(
     return lambda: transcriber.transcribe(audio, {"das": strategy}, batch_size=batch)
 
 
-def _faster_whisper(
-    model_folder: Path, folder: Path, audio: list[np.ndarray], dtype: str, threads: int
-) -> Subject:
+def faster_whisper_model(model_folder: Path, folder: Path, dtype: str, threads: int) -> Any:
+    """The model in faster-whisper, converted in ``folder``.
+
+    Raises:
+        DasError: it is not installed.
+    """
     try:
         from ctranslate2.converters import TransformersConverter
         from faster_whisper import WhisperModel
     except ImportError as error:
-        raise DasError("bench peers needs faster-whisper: pip install 'das-asr[bench]'") from error
+        raise DasError("this bench needs faster-whisper: pip install 'das-asr[bench]'") from error
     converted = folder / "ct2"
     if not converted.exists():
         files = ["tokenizer.json", "preprocessor_config.json"]
         TransformersConverter(str(model_folder), copy_files=files).convert(str(converted))
-    model = WhisperModel(str(converted), device="cpu", compute_type=dtype, cpu_threads=threads)
+    return WhisperModel(str(converted), device="cpu", compute_type=dtype, cpu_threads=threads)
+
+
+def _faster_whisper(
+    model_folder: Path, folder: Path, audio: list[np.ndarray], dtype: str, threads: int
+) -> Subject:
+    model = faster_whisper_model(model_folder, folder, dtype, threads)
 
     def run() -> None:
         for clip in audio:

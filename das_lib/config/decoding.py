@@ -77,6 +77,23 @@ class Serve(Section):
     """Longest wait for a batch to fill, seconds."""
 
 
+class Transcribe(Section):
+    """Bulk transcription: `das transcribe INPUT OUTPUT`."""
+
+    readers: Annotated[int, Field(ge=1)] = 2
+    """Workers that read recordings, find the speech in them and put transcripts together."""
+    reader_cpus: Annotated[float, Field(gt=0)] = 0.25
+    """Logical CPUs that each of them is counted as."""
+    recordings_per_block: Annotated[int, Field(ge=1)] = 64
+    """Recordings that are committed and retried together; a long one is a block of its own."""
+    vad: bool = True
+    """Decode speech alone; without, everything, 30 s at a time."""
+    speech_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Probability from which the VAD takes a sound for speech."""
+    word_times: bool = False
+    """Say when each word was spoken."""
+
+
 class TestSet(Section):
     """Recordings with their texts."""
 

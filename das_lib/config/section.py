@@ -31,6 +31,6 @@ class Pool(Section):
     actors: Annotated[int, Field(ge=1)] = 1
     """Workers of this stage."""
     num_cpus: Annotated[float, Field(gt=0)] = 1
-    """Logical CPUs of each worker; also its number of compute threads."""
+    """Logical CPUs of each worker; rounded up, also its number of compute threads."""
     num_gpus: Annotated[float, Field(ge=0)] = 0
     """GPUs of each worker; a fraction shares one GPU."""

@@ -11,7 +11,15 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from das_lib.config.data import Augment, Domain, Llm, Ray, Seed, Text, Tts
-from das_lib.config.decoding import Adml, Calibration, Decode, Evaluation, Serve, TestSet
+from das_lib.config.decoding import (
+    Adml,
+    Calibration,
+    Decode,
+    Evaluation,
+    Serve,
+    TestSet,
+    Transcribe,
+)
 from das_lib.config.section import Name, Pool, Section
 from das_lib.config.training import (
     TRAIN_PLACEMENT,
@@ -45,6 +53,7 @@ __all__ = [
     "TestSet",
     "Text",
     "Train",
+    "Transcribe",
     "Tts",
 ]
 
@@ -80,6 +89,7 @@ class Config(Section):
     calibration: Calibration = Calibration()
     decode: Decode = Decode()
     serve: Serve = Serve()
+    transcribe: Transcribe = Transcribe()
     evaluation: Evaluation = Evaluation()
 
     @property

@@ -1,0 +1,191 @@
+"""`das bench longform`: an hour in one recording, its clips one by one, and faster-whisper.
+
+Clips are joined with silence and faint noise between them: where each is spoken is known.
+"""
+
+import itertools
+import statistics
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jiwer
+import numpy as np
+
+from das_lib.adml import Adml, Fixed, Transcriber
+from das_lib.adml.linear import Precision
+from das_lib.bench.peers import faster_whisper_model
+from das_lib.bench.timing import measure, publish, spread
+from das_lib.bulk.hear import Heard, HearSettings
+from das_lib.bulk.local import hear_locally
+from das_lib.bulk.vad import Vad
+from das_lib.evaluation.wer import corpus_wer, normalise
+from das_lib.speech.audio import SAMPLE_RATE, Audio
+
+PAUSES_S = (0.3, 1.5, 3.0)
+NOISE = 0.002  # root mean square of every other pause, -54 dBFS
+OFF_S = 0.5  # a word further from its clip is out of place
+BLOCK = 30 * SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """A clip in the long recording."""
+
+    text: str
+    audio: Audio
+    start_s: float
+
+    @property
+    def end_s(self) -> float:
+        """Where it ends in the recording."""
+        return self.start_s + len(self.audio) / SAMPLE_RATE
+
+
+def join(
+    clips: Sequence[Audio], texts: Sequence[str], minutes: float
+) -> tuple[Audio, list[Spoken]]:
+    """Clips in turn, with pauses, until the recording is as long; shape [samples]."""
+    noise = np.random.default_rng(0)
+    parts: list[Audio] = []
+    spoken: list[Spoken] = []
+    length, wanted = 0, minutes * 60 * SAMPLE_RATE
+    for i, (audio, text) in enumerate(itertools.cycle(zip(clips, texts, strict=True))):
+        if length >= wanted:
+            break
+        pause = noise.standard_normal(round(PAUSES_S[i % len(PAUSES_S)] * SAMPLE_RATE))
+        parts += [audio, (pause * NOISE * (i % 2)).astype(np.float32)]
+        spoken.append(Spoken(text, audio, length / SAMPLE_RATE))
+        length += len(audio) + len(pause)
+    return np.concatenate(parts), spoken
+
+
+def bench_longform(
+    model_folder: Path,
+    clips: Sequence[Audio],
+    texts: Sequence[str],
+    adapters: Mapping[str, Path],
+    *,
+    minutes: float,
+    precisions: Sequence[Precision],
+    batch: int,
+    rounds: int,
+    threads: int,
+    peers: bool,
+) -> None:
+    """Measure and publish a row for each engine, precision and number of adapters."""
+    audio, spoken = join(clips, texts, minutes)
+    vad = Vad.from_package()
+    subjects: dict[str, Any] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    heard: dict[str, Heard] = {}
+    for precision, k in itertools.product(precisions, sorted({0, len(adapters)})):
+        transcriber = Transcriber.from_pretrained(
+            model_folder, adapters if k else {}, precision=precision, language="en"
+        )
+        strategy = Adml() if k else Fixed(0)
+        name = f"das k={k} {precision}"
+
+        def run(name: str = name, transcriber: Any = transcriber, strategy: Any = strategy) -> None:
+            options = {"settings": HearSettings(word_times=True), "vad": vad, "batch_size": batch}
+            [heard[name]] = hear_locally({name: blocks(audio)}, transcriber, strategy, **options)
+
+        subjects[name] = run
+        alone = transcriber.transcribe([s.audio for s in spoken], {"das": strategy})
+        pairs = [
+            (s.text, found["das"].text)
+            for s, found in zip(spoken, alone, strict=True)
+            if isinstance(found, dict)
+        ]
+        rows[name] = {"engine": "das", "k": k, "dtype": precision, "wer_clips": _wer(pairs)}
+    with tempfile.TemporaryDirectory() as folder:
+        if peers:
+            for dtype in ("float32", "int8"):
+                name = f"faster-whisper {dtype}"
+                subjects[name] = _batched(model_folder, Path(folder), audio, dtype, threads, batch)
+                rows[name] = {"engine": "faster-whisper batched", "k": 0, "dtype": dtype}
+        seconds = measure(subjects, rounds=rounds, warmup=0)
+    reference = " ".join(s.text for s in spoken)
+    for name, times in seconds.items():
+        text = heard[name].transcript.text if name in heard else subjects[name].text
+        rows[name] |= {
+            "minutes": len(audio) / SAMPLE_RATE / 60,
+            "rtfx": len(audio) / SAMPLE_RATE / statistics.median(times),
+            "spread": spread(times),
+            "wer": _wer([(reference, text)]),
+            **(placement(spoken, heard[name]) if name in heard else {}),
+        }
+    _compare(rows)
+    publish("longform", list(rows.values()), ["ratio: this row's speed over faster-whisper's."])
+
+
+def blocks(audio: Audio) -> Iterator[Audio]:
+    """A recording as a decoder gives it."""
+    return (audio[at : at + BLOCK] for at in range(0, len(audio), BLOCK))
+
+
+def placement(spoken: Sequence[Spoken], heard: Heard) -> dict[str, Any]:
+    """Clips of which no word was heard, and the share of words that stand within 0.5 s of theirs.
+
+    Words are those of the reference that the transcript has at the same place in the alignment.
+    """
+    clips = [i for i, s in enumerate(spoken) for _ in normalise(s.text).split()]
+    times = [
+        (word.start_s, word.end_s)
+        for word in heard.transcript.words
+        for _ in normalise(word.text).split()
+    ]
+    said = " ".join(normalise(s.text) for s in spoken)
+    text = " ".join(normalise(word.text) for word in heard.transcript.words)
+    aligned = jiwer.process_words(said, text).alignments[0]
+    found: set[int] = set()
+    right = count = 0
+    for chunk in aligned:
+        if chunk.type != "equal":
+            continue
+        for offset in range(chunk.ref_end_idx - chunk.ref_start_idx):
+            clip = clips[chunk.ref_start_idx + offset]
+            start, end = times[chunk.hyp_start_idx + offset]
+            found.add(clip)
+            count += 1
+            if start is not None and end is not None:
+                near = spoken[clip].start_s - OFF_S <= start and end <= spoken[clip].end_s + OFF_S
+                right += near
+    lost = {i for i in clips} - found
+    return {"lost_clips": len(lost), "words_in_place": right / max(count, 1)}
+
+
+class _batched:  # noqa: N801 - a subject, called like a function
+    """faster-whisper's batched pipeline, greedy, without a second look."""
+
+    def __init__(
+        self, model: Path, folder: Path, audio: Audio, dtype: str, threads: int, batch: int
+    ) -> None:
+        from faster_whisper import BatchedInferencePipeline
+
+        self._pipeline = BatchedInferencePipeline(
+            faster_whisper_model(model, folder, dtype, threads)
+        )
+        self._audio, self._batch, self.text = audio, batch, ""
+
+    def __call__(self) -> None:
+        segments, _ = self._pipeline.transcribe(
+            self._audio, language="en", batch_size=self._batch, beam_size=1, temperature=0.0
+        )
+        self.text = " ".join(segment.text for segment in segments)
+
+
+def _wer(pairs: Sequence[tuple[str, str]]) -> float | None:
+    wer = corpus_wer(pairs)
+    return None if wer is None else 100 * wer.wer
+
+
+def _compare(rows: Mapping[str, dict[str, Any]]) -> None:
+    for name, peer in (("float32", "float32"), ("bfloat16", "int8")):
+        against = rows.get(f"faster-whisper {peer}")
+        for row in rows.values():
+            if against and row["engine"] == "das" and row["dtype"] == name:
+                row["against"] = peer
+                row["ratio"] = row["rtfx"] / against["rtfx"]

@@ -1,0 +1,188 @@
+"""The worker of bulk transcription: reads recordings, has their windows decoded, makes the rows."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from ray import serve
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
+
+from das_lib.bulk.fetch import open_recording
+from das_lib.bulk.hear import HearSettings, hear
+from das_lib.bulk.media import decode
+from das_lib.bulk.recording import Recording
+from das_lib.bulk.rows import to_row
+from das_lib.bulk.vad import Vad
+from das_lib.errors import DasError, Reject
+from das_lib.rows import Outcome
+from das_lib.speech.audio import Audio, AudioError
+from ray_jobs.feed import APP
+from schemas.bulk import BULK_TRANSCRIPTS
+
+TRIES = 6
+"""Of a window whose replica dies or fails: about 1, 2, 4, 8 and 16 s apart."""
+SUSPECT = 2
+"""Tries from which on a window is sent without others that failed as often. A window that breaks
+replicas takes with it those that it was decoded with; apart, they are decoded and it is found."""
+IN_A_ROW = 16
+"""Windows that a worker may give up without one that succeeds; beyond, it is not the windows."""
+ABSENT_S = 600.0
+"""Longest that a deployment may be unable to start replicas."""
+AT_ONCE = 16
+"""Recordings that a worker reads at once; short ones would not fill the batches otherwise."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listener:
+    """How recordings are heard and what stands in every row."""
+
+    settings: HearSettings
+    vad: bool
+    system: str
+    branches: tuple[str, ...]
+    language: str
+    model: str
+    adapters: tuple[str, ...]
+    windows_at_once: int
+
+
+class BulkFeed:
+    """Work: rows of RECORDINGS to rows of BULK_TRANSCRIPTS."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.vad = Vad.from_package() if listener.vad else None
+        self.replicas = serve.get_app_handle(APP)
+        self.given_up = 0
+
+    def __call__(self, rows: pa.Table, outputs: list[str]) -> Mapping[str, Outcome]:
+        """Work on a block; its one output gets the outcome."""
+        (output,) = outputs
+        return {output: asyncio.run(self._block(rows))}
+
+    async def _block(self, rows: pa.Table) -> Outcome:
+        room = asyncio.Semaphore(self.listener.windows_at_once)
+        turn = asyncio.Semaphore(AT_ONCE)
+        self.alone = asyncio.Lock()  # of this event loop
+        recordings = [Recording(**row) for row in rows.to_pylist()]
+        made = await asyncio.gather(*(self._one(r, room, turn) for r in recordings))
+        good = [row for row in made if not isinstance(row, Reject)]
+        return Outcome(
+            pa.Table.from_pylist(good, schema=BULK_TRANSCRIPTS),
+            [row for row in made if isinstance(row, Reject)],
+            sum(row["duration_s"] for row in good),
+        )
+
+    async def _one(
+        self, recording: Recording, room: asyncio.Semaphore, turn: asyncio.Semaphore
+    ) -> dict[str, Any] | Reject:
+        listener = self.listener
+        async with turn:
+            started = time.monotonic()
+            try:
+                file = await asyncio.to_thread(open_recording, recording)
+                try:
+                    heard = await hear(
+                        decode(
+                            file,
+                            start_s=recording.start_s,
+                            duration_s=recording.duration_s,
+                            channel=recording.channel,
+                        ),
+                        self._ask,
+                        listener.settings,
+                        self.vad,
+                        room,
+                        id=recording.id,
+                        branches=listener.branches,
+                        language=listener.language,
+                    )
+                finally:
+                    file.close()
+            except AudioError as error:
+                return Reject(recording.id, error.reason, error.detail)
+            return to_row(
+                heard,
+                model=listener.model,
+                adapters=listener.adapters,
+                seconds=time.monotonic() - started,
+            )
+
+    async def _ask(self, audio: Audio, times: bool) -> Mapping[str, Any] | Reject:
+        """A window's answer; where a replica dies or fails, another is asked.
+
+        Ray answers in these ways for a replica that gives none, and `TRIES` counts them alike:
+
+            ActorDiedError          its process died, or Serve ended it because it hung
+            ActorUnavailableError   its node died, or the network between
+            ObjectLostError         so did the node that held the answer
+            RayTaskError            it lives; the engine raised, for want of memory or by mistake
+
+        While no replica runs, Serve holds the window back; while its controller restarts, replicas
+        go on without it. Neither fails.
+
+        Raises:
+            DasError: there are no replicas and will be none, or they fail with every window.
+        """
+        system, failed, began = self.listener.system, 0, time.monotonic()
+        while True:
+            try:
+                # Not during the pauses: suspects would wait for each other's.
+                async with self.alone if failed >= SUSPECT else nullcontext():
+                    answer = await self.replicas.transcribe.remote((audio, (system,), times))
+            except RayError as error:
+                failed += 1
+                logger.info("a replica failed, window asked for again: %s", error)
+                if failed == TRIES:
+                    return self._given_up(error)
+                await _pause(failed - 1)
+            except RayServeException as error:  # nobody has had the window
+                if time.monotonic() - began > ABSENT_S:
+                    raise DasError(
+                        f"no replica has come up for {ABSENT_S:.0f} s: {_last_line(error)}; see "
+                        "Serve's log for why, then run the same command: it resumes"
+                    ) from error
+                logger.info("no replica, window asked for again: %s", error)
+                await _pause(4)
+            else:
+                self.given_up = 0
+                return answer if isinstance(answer, Reject) else answer[system]
+
+    def _given_up(self, error: RayError) -> Reject:
+        """The rejection of a window that no replica decodes.
+
+        Raises:
+            DasError: it is not the window's fault.
+        """
+        self.given_up += 1
+        text = _last_line(error)
+        if self.given_up > IN_A_ROW:
+            raise DasError(
+                f"the replicas failed {TRIES} times each with {self.given_up} windows in a row, "
+                f"the last time: {text}; if it is for want of memory, lower "
+                "serve.batch_utterances, then run the same command: it resumes"
+            ) from error
+        lives = isinstance(error, RayTaskError)
+        reason = "replica-failed" if lives else "replica-died"
+        return Reject("", reason, f"{TRIES} times with this: {text}")
+
+
+async def _pause(doublings: int) -> None:
+    # Jitter: else the windows of a batch come back as the same batch.
+    await asyncio.sleep(2.0**doublings * random.uniform(0.5, 1.0))
+
+
+def _last_line(error: BaseException) -> str:
+    """What a person needs of an error: Ray's texts begin with traces and tables."""
+    cause = getattr(error, "cause", None) or error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[-1] if lines else ''}"[:300]

@@ -139,17 +139,18 @@ def choose_adapters(run: Run, wanted: str | None) -> dict[str, str]:
     """
     if wanted == NONE:
         return {}
-    steps = run.plan.adapters
+    domains = [domain.name for domain in run.config.domains]
     found = {}
-    for item in wanted.split(",") if wanted is not None else steps:
+    for item in wanted.split(",") if wanted is not None else domains:
         name, given, folder = item.partition("=")
         if given and name not in (BASE, ""):
             found[name] = job_path(folder)
-        elif item in steps:
-            found[item] = str(run.source(steps[item]).folder / "adapter")
+        elif item in domains:
+            # The plan reads the domains' texts, which adapters from elsewhere do not need.
+            found[item] = str(run.source(run.plan.adapters[item]).folder / "adapter")
         else:
             raise DasError(
-                f"--adapters: {item!r} is none of the domains {', '.join(steps)}; name some of "
+                f"--adapters: {item!r} is none of the domains {', '.join(domains)}; name some of "
                 "them, NAME=FOLDER for a PEFT folder of your own, or none"
             )
     return found

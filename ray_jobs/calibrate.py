@@ -52,7 +52,7 @@ def choose(run: Run, step: Step) -> None:
 
 def with_tau(run: Run) -> Config:
     """The configuration with the margin that was chosen, where it was left open."""
-    if run.plan.calibration is None:
+    if run.config.adml.tau != "auto" or run.plan.calibration is None:
         return run.config
     tau = run.source(run.plan.calibration).folder.read_json(CHOICE)["tau"]
     return run.config.model_copy(update={"adml": run.config.adml.model_copy(update={"tau": tau})})

@@ -77,6 +77,13 @@ def test_rejects_are_written_before_the_block_counts_as_committed(dataset, monke
     assert dataset.finish(2, 0, {}).rejected == 1
 
 
+def test_what_a_killed_try_rejected_and_the_next_did_not_stands_once(dataset):
+    dataset.rejects.write("b0.parquet", b"of a try that was killed before its data was written")
+    dataset.commit("b0", Outcome(rows("1", "2")))
+    assert dataset.rejects.names() == []
+    assert dataset.finish(2, 0, {}).rows_out == 2
+
+
 def test_blocks_are_row_groups_in_a_stable_order(dataset):
     dataset.commit("a", Outcome(rows(*"12345")), rows_per_group=2)
     dataset.commit("b", Outcome(rows("6")))

@@ -17,6 +17,8 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+import ray.data
+
 from das_lib.bulk.corpus import add_recordings
 from das_lib.bulk.export import Export
 from das_lib.bulk.formats import FORMATS
@@ -43,6 +45,8 @@ NONE = "none"
 WEIGHTS = "adapter_model.safetensors"
 AHEAD = 4
 """Windows on their way to each replica, in batches: one is decoded, one waits, others are read."""
+LONGEST_BLOCK_S = 86_400
+"""Beyond, a block is taken to be stuck."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +254,8 @@ def _decode(bulk: Bulk, todo: list[Item]) -> float:
         windows_at_once=max(2, -(-in_flight // transcribe.readers)),
     )
     assembly = Assembly(None, bulk.adapters, {bulk.system: None if bulk.adapters else 0})
+    # A block may be hours of sound; the workers themselves see when replicas no longer answer.
+    ray.data.DataContext.get_current().execution_no_progress_timeout_s = LONGEST_BLOCK_S
     with replicas(config, assembly):
         return run_items(
             "transcripts",

@@ -33,8 +33,9 @@ SUSPECT = 2
 replicas takes with it those that it was decoded with; apart, they are decoded and it is found."""
 IN_A_ROW = 16
 """Windows that a worker may give up without one that succeeds; beyond, it is not the windows."""
-ABSENT_S = 600.0
-"""Longest that a deployment may be unable to start replicas."""
+QUIET_S = 1800.0
+"""Longest that none of a worker's windows may be answered: several times the longest batch, and
+enough to start replicas. Serve itself waits for replicas for ever."""
 AT_ONCE = 16
 """Recordings that a worker reads at once; short ones would not fill the batches otherwise."""
 
@@ -62,7 +63,7 @@ class BulkFeed:
         self.listener = listener
         self.vad = Vad.from_package() if listener.vad else None
         self.replicas = serve.get_app_handle(APP)
-        self.given_up = 0
+        self.heard, self.given_up = 0.0, 0
 
     def __call__(self, rows: pa.Table, outputs: list[str]) -> Mapping[str, Outcome]:
         """Work on a block; its one output gets the outcome."""
@@ -131,33 +132,48 @@ class BulkFeed:
         go on without it. Neither fails.
 
         Raises:
-            DasError: there are no replicas and will be none, or they fail with every window.
+            DasError: the replicas fail with every window, or none has answered for `QUIET_S`.
         """
-        system, failed, began = self.listener.system, 0, time.monotonic()
+        system, failed = self.listener.system, 0
         while True:
             try:
                 # Not during the pauses: suspects would wait for each other's.
                 async with self.alone if failed >= SUSPECT else nullcontext():
-                    answer = await self.replicas.transcribe.remote((audio, (system,), times))
-            except RayError as error:
+                    answer = await self._answer((audio, (system,), times))
+            except (RayError, RayServeException) as error:
                 failed += 1
                 logger.info("a replica failed, window asked for again: %s", error)
                 if failed == TRIES:
                     return self._given_up(error)
-                await _pause(failed - 1)
-            except RayServeException as error:  # nobody has had the window
-                if time.monotonic() - began > ABSENT_S:
-                    raise DasError(
-                        f"no replica has come up for {ABSENT_S:.0f} s: {_last_line(error)}; see "
-                        "Serve's log for why, then run the same command: it resumes"
-                    ) from error
-                logger.info("no replica, window asked for again: %s", error)
-                await _pause(4)
+                # Jitter: else the windows of a batch come back as the same batch.
+                await asyncio.sleep(2.0 ** (failed - 1) * random.uniform(0.5, 1.0))
             else:
                 self.given_up = 0
                 return answer if isinstance(answer, Reject) else answer[system]
 
-    def _given_up(self, error: RayError) -> Reject:
+    async def _answer(self, request: tuple[Audio, tuple[str, ...], bool]) -> Any:
+        """What a replica answers.
+
+        Raises:
+            DasError: none has answered anything for `QUIET_S`.
+            RayError: see `_ask`.
+        """
+        answer = asyncio.ensure_future(self.replicas.transcribe.remote(request))
+        asked = time.monotonic()
+        try:
+            while not answer.done():
+                await asyncio.wait([answer], timeout=QUIET_S / 10)
+                if time.monotonic() - max(asked, self.heard) > QUIET_S and not answer.done():
+                    raise DasError(
+                        f"no replica has answered for {QUIET_S / 60:.0f} min; see `serve status` "
+                        "and Serve's log for why, then run the same command: it resumes"
+                    )
+            self.heard = time.monotonic()
+            return answer.result()
+        finally:
+            answer.cancel()
+
+    def _given_up(self, error: Exception) -> Reject:
         """The rejection of a window that no replica decodes.
 
         Raises:
@@ -174,11 +190,6 @@ class BulkFeed:
         lives = isinstance(error, RayTaskError)
         reason = "replica-failed" if lives else "replica-died"
         return Reject("", reason, f"{TRIES} times with this: {text}")
-
-
-async def _pause(doublings: int) -> None:
-    # Jitter: else the windows of a batch come back as the same batch.
-    await asyncio.sleep(2.0**doublings * random.uniform(0.5, 1.0))
 
 
 def _last_line(error: BaseException) -> str:

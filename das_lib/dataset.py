@@ -69,6 +69,9 @@ class Dataset:
     def commit(self, block: str, outcome: Outcome, rows_per_group: int = 64) -> None:
         """Write a block; it counts from the moment its data file has its name.
 
+        What an earlier try of it left goes first, for its rows may have fared otherwise: a block
+        that is killed in between is uncommitted, and made again.
+
         Raises:
             DasError: the rows break the schema.
             StorageError: the storage refuses.
@@ -76,14 +79,18 @@ class Dataset:
         rows = outcome.rows.select(self.schema.names).cast(self.schema)
         validate(rows, self.schema)
         rejects = _parquet(rejects_table(outcome.rejects))
+        whole, only = f"{block}.parquet", f"{block}{ONLY_REJECTS}"
+        self.data.remove(whole)
+        self.rejects.remove(only)
         if not rows.num_rows:  # a data file without rows would break readers such as `datasets`
-            self.rejects.write(f"{block}{ONLY_REJECTS}", rejects)
+            self.rejects.remove(whole)
+            self.rejects.write(only, rejects)
             return
         if outcome.rejects:
-            self.rejects.write(f"{block}.parquet", rejects)
-        else:  # a writer that was killed may have left some that were good the next time
-            self.rejects.remove(f"{block}.parquet")
-        self.data.write(f"{block}.parquet", _parquet(rows, rows_per_group))
+            self.rejects.write(whole, rejects)
+        else:
+            self.rejects.remove(whole)
+        self.data.write(whole, _parquet(rows, rows_per_group))
 
     def committed(self) -> set[str]:
         """Names of the committed blocks."""

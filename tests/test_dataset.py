@@ -116,3 +116,17 @@ def test_the_schema_and_its_docs_travel_in_the_file(dataset):
     stored = pq.read_schema(dataset.files()[0])
     assert stored.metadata[b"name"] == b"texts"
     assert stored.field("split").metadata[b"values"] == b"train,test"
+
+
+@pytest.mark.parametrize("first", range(3))
+@pytest.mark.parametrize("second", range(3))
+def test_a_block_that_is_made_again_is_only_what_it_was_last(dataset, first, second):
+    tries = [
+        Outcome(rows("1", "2")),
+        Outcome(rows("1"), [Reject("2", "silent")]),
+        Outcome(rows(), [Reject("1", "silent"), Reject("2", "silent")]),
+    ]
+    dataset.commit("b0", tries[first])
+    dataset.commit("b0", tries[second])
+    summary = dataset.finish(2, 1.0, {})
+    assert summary.rejected == len(tries[second].rejects)

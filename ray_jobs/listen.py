@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, cast
 
 from fastapi import FastAPI, Request
@@ -54,6 +54,28 @@ UNDETECTED = "en"
 """What silence is in where the language is detected."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a front serves, and how."""
+
+    replicas: str
+    """The app of `Recognizer`."""
+    models: Mapping[str, str]
+    """System by the name of its model."""
+    branches: Sequence[str]
+    """Names by number; 0 is the base."""
+    limits: Limits
+    """What it takes."""
+    token: str | None
+    """What clients must know; None: nothing, see `check_exposure`."""
+    language: str | None
+    """What is transcribed; None: each recording's own."""
+    settings: HearSettings
+    """How to hear; whether words have times is asked by each request."""
+    vad: bool
+    """Whether to decode speech alone."""
+
+
 async def _refused(request: Request, error: Exception) -> Response:
     """An error in OpenAI's form."""
     headers = dict(getattr(error, "headers", None) or {})
@@ -95,25 +117,14 @@ _app = FastAPI(
 class Front:
     """Answers requests: reads an upload, has its windows decoded, puts the transcript together."""
 
-    def __init__(
-        self,
-        replicas: str,
-        models: Mapping[str, str],
-        branches: Sequence[str],
-        limits: Limits,
-        token: str | None,
-        language: str | None,
-        settings: HearSettings,
-        vad: bool,
-    ) -> None:
-        self.app_name, self.replicas = replicas, serve.get_app_handle(replicas)
-        self.models, self.branches, self.language = models, branches, language
-        self.limits, self.token, self.settings = limits, token, settings
-        self.vad = Vad.from_package() if vad else None
+    def __init__(self, setup: Setup) -> None:
+        self.setup, self.replicas = setup, serve.get_app_handle(setup.replicas)
+        self.models, self.limits, self.language = setup.models, setup.limits, setup.language
+        self.vad = Vad.from_package() if setup.vad else None
         self.created = int(time.time())
         self.inside, self.uploading = 0, 0
-        self.turn = asyncio.Semaphore(limits.max_concurrent)
-        self.room = asyncio.Semaphore(limits.max_windows)
+        self.turn = asyncio.Semaphore(self.limits.max_concurrent)
+        self.room = asyncio.Semaphore(self.limits.max_windows)
 
     @_app.post("/v1/audio/transcriptions")
     async def transcriptions(self, request: Request) -> Response:
@@ -154,13 +165,15 @@ class Front:
     async def health(self) -> Response:
         """Whether there are replicas to transcribe; for load balancers, without a token."""
         status = await asyncio.to_thread(serve.status)
-        app = status.applications.get(self.app_name)
+        app = status.applications.get(self.setup.replicas)
         states = [one.replica_states for one in app.deployments.values()] if app else []
         running = min((state.get(ReplicaState.RUNNING, 0) for state in states), default=0)
         return JSONResponse({"replicas": running, "requests": self.inside}, 200 if running else 503)
 
     def _authorize(self, request: Request) -> None:
-        if self.token and not is_authorized(request.headers.get("authorization"), self.token):
+        if self.setup.token and not is_authorized(
+            request.headers.get("authorization"), self.setup.token
+        ):
             message = "the token is missing or wrong; send Authorization: Bearer <token>"
             raise ApiError(401, "invalid_api_key", message)
 
@@ -233,46 +246,21 @@ class Front:
         return await hear(
             bounded(decode(file), self.limits),
             ask,
-            replace(self.settings, word_times=asked.words),
+            replace(self.setup.settings, word_times=asked.words),
             self.vad,
             self.room,
             id="upload",
-            branches=self.branches,
+            branches=self.setup.branches,
             language=self.language or UNDETECTED,
         )
 
 
-def front(
-    replicas: str,
-    models: Mapping[str, str],
-    *,
-    branches: Sequence[str],
-    limits: Limits,
-    token: str | None,
-    language: str | None,
-    settings: HearSettings,
-    vad: bool,
-    num_cpus: float = 1,
-) -> serve.Application:
-    """The server as an app, to be run as `FRONT` with a route prefix.
-
-    Args:
-        replicas: The app of `Recognizer`.
-        models: System by the name of its model.
-        branches: Names by number; 0 is the base.
-        limits: What it takes.
-        token: What clients must know; None: nothing, see `check_exposure`.
-        language: What is transcribed; None: each recording's own.
-        settings: How to hear; whether words have times is asked by each request.
-        vad: Whether to decode speech alone.
-        num_cpus: What the front is counted as.
-    """
+def front(setup: Setup, *, num_cpus: float = 1) -> serve.Application:
+    """The server as an app, to be run as `FRONT` with a route prefix; it counts as ``num_cpus``."""
     deployment = serve.deployment(
         name="Front", max_ongoing_requests=ONGOING, ray_actor_options={"num_cpus": num_cpus}
     )(Front)
-    return deployment.bind(
-        replicas, dict(models), tuple(branches), limits, token, language, settings, vad
-    )
+    return deployment.bind(setup)
 
 
 def start_http(host: str, port: int, token: str | None, limits: Limits) -> None:

@@ -16,7 +16,7 @@ from das_lib.train.systems import BASE, DAS, LORA, assemblies, system_name
 from ray_jobs.bulk import choose_adapters
 from ray_jobs.calibrate import with_tau
 from ray_jobs.feed import APP
-from ray_jobs.listen import FRONT, front, start_http
+from ray_jobs.listen import FRONT, Setup, front, start_http
 from ray_jobs.run import Run
 from ray_jobs.runtime import ray_session
 from ray_jobs.serve_asr import replicas
@@ -46,9 +46,9 @@ def serve_api(
         assembly = assemblies(folders, {})[0]
         names = model_names(folders)
         with replicas(config, assembly.only(names.values())):
-            app = front(
-                APP,
-                names,
+            setup = Setup(
+                replicas=APP,
+                models=names,
                 branches=(BASE, *folders),
                 limits=limits,
                 token=token,
@@ -57,8 +57,8 @@ def serve_api(
                     windows=WindowSettings(threshold=config.transcribe.speech_threshold)
                 ),
                 vad=config.transcribe.vad,
-                num_cpus=config.transcribe.reader_cpus,
             )
+            app = front(setup, num_cpus=config.transcribe.reader_cpus)
             serve.run(app, name=FRONT, route_prefix="/")
             line = f"serving      http://{host}:{port}/v1  models: {', '.join(names)}"
             print(line, file=sys.stderr, flush=True)

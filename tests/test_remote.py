@@ -3,7 +3,7 @@ import logging
 import boto3
 import fsspec
 import pytest
-from moto.server import ThreadedMotoServer
+from s3_server import s3_server, use_s3
 from stumbling_s3 import LOST, STALL, StumblingS3
 
 from das_lib import retry
@@ -17,20 +17,15 @@ FAULTS = ["reset", (500, "InternalError"), (503, "SlowDown"), LOST]
 
 @pytest.fixture(scope="module")
 def moto():
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    yield server.get_host_and_port()
-    server.stop()
+    with s3_server() as address:
+        yield address
 
 
 @pytest.fixture
 def proxy(moto, monkeypatch):
     """A server that stumbles as ``faults`` say, with the empty bucket ``remote``."""
     with StumblingS3(moto, stall_s=30) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        use_s3(monkeypatch, proxy.url)
         monkeypatch.setattr(retry, "FIRST_DELAY_S", 0.001)
         bucket = boto3.resource("s3").Bucket("remote")
         bucket.create()

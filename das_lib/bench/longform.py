@@ -21,6 +21,7 @@ from das_lib.bench.timing import measure, publish, spread
 from das_lib.bulk.hear import Heard, HearSettings
 from das_lib.bulk.local import hear_locally
 from das_lib.bulk.vad import Vad
+from das_lib.bulk.windows import Windows, WindowSettings
 from das_lib.evaluation.wer import corpus_wer, normalise
 from das_lib.speech.audio import SAMPLE_RATE, Audio
 
@@ -100,6 +101,9 @@ def bench_longform(
             if isinstance(found, dict)
         ]
         rows[name] = {"engine": "das", "k": k, "dtype": precision, "wer_clips": _wer(pairs)}
+    name = "vad"
+    subjects[name] = lambda: [*Windows(blocks(audio), vad, WindowSettings())]
+    rows[name] = {"engine": "windows alone"}
     with tempfile.TemporaryDirectory() as folder:
         if peers:
             for dtype in ("float32", "int8"):
@@ -109,14 +113,16 @@ def bench_longform(
         seconds = measure(subjects, rounds=rounds, warmup=0)
     reference = " ".join(s.text for s in spoken)
     for name, times in seconds.items():
-        text = heard[name].transcript.text if name in heard else subjects[name].text
         rows[name] |= {
             "minutes": len(audio) / SAMPLE_RATE / 60,
             "rtfx": len(audio) / SAMPLE_RATE / statistics.median(times),
             "spread": spread(times),
-            "wer": _wer([(reference, text)]),
-            **(placement(spoken, heard[name]) if name in heard else {}),
         }
+        if name in heard:
+            text = heard[name].transcript.text
+            rows[name] |= {"wer": _wer([(reference, text)]), **placement(spoken, heard[name])}
+        elif name != "vad":
+            rows[name]["wer"] = _wer([(reference, subjects[name].text)])
     _compare(rows)
     publish("longform", list(rows.values()), ["ratio: this row's speed over faster-whisper's."])
 

@@ -9,7 +9,7 @@ from das_lib.bulk.transcript import Segment, Transcript
 from das_lib.bulk.written import BLANKLESS, cut
 
 
-def jsonl(transcript: Transcript) -> str:
+def jsonl(transcript: Transcript, **more: Any) -> str:
     """One line with all that is known, under the names of `Transcript`; times in s."""
     return _line(
         {
@@ -40,6 +40,7 @@ def jsonl(transcript: Transcript) -> str:
                 }
                 for segment in transcript.segments
             ],
+            **more,
         }
     )
 

@@ -2,13 +2,14 @@
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from das_lib.bulk.json_forms import jsonl
 from das_lib.bulk.rows import from_row
-from das_lib.bulk.transcript import Transcript
 from das_lib.dataset import Dataset, open_parquet
 from das_lib.errors import DasError
 from das_lib.storage import Folder
@@ -46,7 +47,7 @@ def merge(recordings: Dataset, transcripts: Dataset, file: str, *, sort: bool, j
             writer.write_table(table)
         else:
             for row in table.to_pylist():
-                buffer.write((json.dumps(_line(row), ensure_ascii=False) + "\n").encode())
+                buffer.write(_line(row).encode("utf-8", "replace"))
     if writer is not None:
         writer.close()
     parent, _, name = file.rpartition("/")
@@ -66,14 +67,6 @@ def _tables(recordings: Dataset, transcripts: Dataset, join: bool) -> Iterator[p
         yield table.replace_schema_metadata(None)
 
 
-def _line(row: dict[str, object]) -> dict[str, object]:
-    transcript: Transcript = from_row(row)
-    line: dict[str, object] = {
-        "id": transcript.id,
-        "text": transcript.text,
-        "language": transcript.language,
-        "duration_s": transcript.duration_s,
-    }
-    if INPUT in row:
-        line[INPUT] = json.loads(str(row[INPUT])) if row[INPUT] else {}
-    return line
+def _line(row: Mapping[str, Any]) -> str:
+    more = {INPUT: json.loads(row[INPUT] or "{}")} if INPUT in row else {}
+    return jsonl(from_row(row), **more)

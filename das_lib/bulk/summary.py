@@ -28,11 +28,10 @@ def summarise(recordings: Dataset, transcripts: Dataset) -> dict[str, Any]:
             f"{failed} were rejected; run the same command again, and if that does not help, move "
             f"{transcripts.folder} away"
         )
-    totals: Counter[str] = Counter()
     guards: Counter[str] = Counter()
     words: Counter[str] = Counter()
     audio_s = speech_s = batches = 0.0
-    windows = 0
+    windows = empty = 0
     for table in transcripts.tables():
         audio_s += pc.sum(table["duration_s"]).as_py() or 0.0
         speech_s += pc.sum(table["speech_s"]).as_py() or 0.0
@@ -40,7 +39,7 @@ def summarise(recordings: Dataset, transcripts: Dataset) -> dict[str, Any]:
         batches += pc.sum(table["batches"]).as_py() or 0.0
         guards.update(table["guards"].combine_chunks().flatten().to_pylist())
         words.update(_adapters(table))
-        totals["empty"] += pc.sum(pc.equal(table["text"], "")).as_py() or 0
+        empty += pc.sum(pc.equal(table["text"], "")).as_py() or 0
     reasons = recordings.reasons() + transcripts.reasons()
     count = sum(words.values())
     return {
@@ -48,7 +47,7 @@ def summarise(recordings: Dataset, transcripts: Dataset) -> dict[str, Any]:
         "out": out,
         "rejected": unlisted + failed,
         "reasons": dict(sorted(reasons.items())),
-        "empty": totals["empty"],
+        "empty": empty,
         "audio_hours": audio_s / 3600,
         "speech_hours": speech_s / 3600,
         "windows": windows,

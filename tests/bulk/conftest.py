@@ -1,30 +1,25 @@
 """What the tests of bulk transcription share."""
 
-import urllib.request
-
+import boto3
 import pytest
+import s3fs
+from s3_server import s3_server, use_s3
 
 
 @pytest.fixture(scope="module")
-def bucket():
-    """A client of an S3 server over HTTP with the empty bucket ``das``."""
-    import boto3
-    import s3fs
-    from moto.server import ThreadedMotoServer
+def moto():
+    """Host and port of an S3 server."""
+    with s3_server() as address:
+        yield address
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
+
+@pytest.fixture(scope="module")
+def bucket(moto):
+    """A client of an S3 server over HTTP with the empty bucket ``das``."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        use_s3(patch, "http://{}:{}".format(*moto))
         s3fs.S3FileSystem.clear_instance_cache()
         client = boto3.client("s3")
-        reset = urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")
-        urllib.request.urlopen(reset).close()  # all servers of a process hold the same buckets
         client.create_bucket(Bucket="das")
         yield client
     s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()

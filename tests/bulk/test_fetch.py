@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
+from s3_server import use_s3
 from stumbling_s3 import StumblingS3
 
 from das_lib import retry
@@ -135,22 +135,11 @@ def test_a_row_of_parquet_is_its_bytes(tmp_path):
     assert reason(tmp_path / "none.parquet", **row) == "missing-audio"
 
 
-@pytest.fixture(scope="module")
-def moto():
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    yield server.get_host_and_port()
-    server.stop()
-
-
 @pytest.fixture
 def s3(moto, monkeypatch):
     """The bucket ``das`` with ``long.wav``, ``empty.wav`` and ``t.tar`` behind a proxy."""
     with StumblingS3(moto) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        use_s3(monkeypatch, proxy.url)
         monkeypatch.setattr(retry, "FIRST_DELAY_S", 0.001)
         proxy.client = boto3.client("s3", endpoint_url="http://{}:{}".format(*moto))
         proxy.client.create_bucket(Bucket="das")

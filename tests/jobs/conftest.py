@@ -5,7 +5,7 @@ from pathlib import Path
 import boto3
 import pytest
 from job_project import Project, make_project
-from moto.server import ThreadedMotoServer
+from s3_server import s3_environment, s3_server, use_s3
 
 from das_lib.testing import tiny_whisper
 
@@ -31,17 +31,8 @@ def small_project(tiny, tmp_path) -> Project:
 @pytest.fixture
 def s3(monkeypatch):
     """An S3 server with the bucket ``das``; its environment is set."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("s3").create_bucket(Bucket="das")
-    yield environment
-    server.stop()
+    with s3_server() as (host, port):
+        url = f"http://{host}:{port}"
+        use_s3(monkeypatch, url)
+        boto3.client("s3").create_bucket(Bucket="das")
+        yield s3_environment(url)

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from job_project import ROOT, make_project
-from moto.server import ThreadedMotoServer
+from s3_server import s3_server, use_s3
 from stumbling_s3 import FAULTS, StumblingS3
 
 from das_lib.bulk.hear import HearSettings
@@ -197,19 +197,13 @@ def tar_of(contents):
 @pytest.fixture
 def bucket(monkeypatch):
     """A bucket on an S3 server, for a `StumblingS3` before it."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    fsspec.get_filesystem_class("s3").clear_instance_cache()  # else it keeps an old address
-    bucket = boto3.resource("s3").create_bucket(Bucket="chaos")
-    bucket.server = (host, port)
-    yield bucket
+    with s3_server() as server:
+        use_s3(monkeypatch, "http://{}:{}".format(*server))
+        fsspec.get_filesystem_class("s3").clear_instance_cache()  # else it keeps an old address
+        bucket = boto3.resource("s3").create_bucket(Bucket="chaos")
+        bucket.server = server
+        yield bucket
     fsspec.get_filesystem_class("s3").clear_instance_cache()
-    server.stop()
 
 
 def test_an_s3_that_stumbles_loses_nothing_and_what_vanished_is_rejected(command, bucket, tmp_path):

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -20,7 +21,7 @@ from das_lib.bulk.api import FORM_BYTES, Limits
 from das_lib.bulk.hear import HearSettings
 from das_lib.errors import DasError, Reject
 from das_lib.speech.audio import SAMPLE_RATE
-from ray_jobs.listen import FRONT, front, start_http
+from ray_jobs.listen import FRONT, Setup, front, start_http
 
 pytestmark = pytest.mark.ray
 
@@ -116,10 +117,21 @@ def url(two_cpus):
     lengths = {name: soundfile.info(path).frames for name, path in files.items()}
     serve.run(fake(lengths), name="replicas", route_prefix=None)
     models = {"base": "base", "music": "lora:music", "das": "das"}
-    hearing = {"branches": ("base", "music"), "language": "en", "settings": HearSettings()}
-    big = front("replicas", models, limits=BASE, token=TOKEN, vad=True, **hearing)
-    tight = front("replicas", models, limits=TIGHT, token=None, vad=True, **hearing)
-    targets = serve.RunTarget(big, FRONT, "/"), serve.RunTarget(tight, "tight", "/tight")
+    big = Setup(
+        replicas="replicas",
+        models=models,
+        branches=("base", "music"),
+        limits=BASE,
+        token=TOKEN,
+        language="en",
+        settings=HearSettings(),
+        vad=True,
+    )
+    tight = replace(big, limits=TIGHT, token=None)
+    targets = (
+        serve.RunTarget(front(big), FRONT, "/"),
+        serve.RunTarget(front(tight), "tight", "/tight"),
+    )
     serve.run_many(targets)
     yield f"http://127.0.0.1:{port}"
     serve.shutdown()

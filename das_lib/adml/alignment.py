@@ -1,9 +1,10 @@
 """Word times from cross-attention, as openai/whisper finds them (``timing.py``).
 
 Some of Whisper's heads (``alignment_heads`` of its generation configuration) look at the frames of
-the token that comes next. The base reads the finished transcript once; dynamic time warping of
-those heads' mean attention then gives every token a frame at which it begins. The base alone reads,
-whoever chose the tokens: the heads were found on it, and adapters may have moved their own.
+the token that comes next. Dynamic time warping of those heads' mean attention gives every token a
+frame at which it begins. It is the base's attention, whoever chose the tokens: the heads were found
+on it, and adapters may have moved their own. Where the base is among the branches that decode, it
+reads the transcript anyway, and `Seen` keeps what it attends to; else it reads it once more.
 
 Off by default; the text does not change. Approximate: a boundary is off by some tens of
 milliseconds, by more around silence.
@@ -11,7 +12,7 @@ milliseconds, by more around silence.
 Shape suffixes: H alignment heads, T tokens with prompt and end, S encoder frames, R tokens of text.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from das_lib.adml.decoder import Memory
 from das_lib.adml.result import Word
 
 if TYPE_CHECKING:
+    from das_lib.adml.decoder import Memory
     from das_lib.adml.engine import Engine
 
 FRAMES_PER_SECOND = 50
@@ -35,9 +36,61 @@ def alignment_heads(generation: Mapping[str, Any], layers: int, heads: int) -> l
     return named or [[i, h] for i in range(layers // 2, layers) for h in range(heads)]
 
 
+class Seen:
+    """What the alignment heads of branch 0 attend to in a decode, position by position."""
+
+    def __init__(self, heads: Sequence[Sequence[int]], seconds: Mapping[int, float]) -> None:
+        """Watch utterances.
+
+        Args:
+            heads: Pairs of layer and head.
+            seconds: Length of each clip to watch, by its place in the memory; silence behind it is
+                not kept.
+        """
+        self._heads = heads
+        self._frames = {u: max(1, round(s * FRAMES_PER_SECOND)) for u, s in seconds.items()}
+        self._scores: dict[tuple[int, int], list[torch.Tensor]] = {}
+
+    def __bool__(self) -> bool:
+        """Whether any utterance is watched."""
+        return bool(self._frames)
+
+    def forget(self, utterances: Sequence[int]) -> None:
+        """Drop what was kept of them; they are decoded again."""
+        for key in [key for key in self._scores if key[0] in utterances]:
+            del self._scores[key]
+
+    def look(self, layer: int, length: int, utterances: Sequence[int], s: torch.Tensor) -> None:
+        """Keep the heads' scores, before the softmax, at the positions of a pass.
+
+        Args:
+            layer: Of the decoder.
+            length: Positions of the pass, T.
+            utterances: Places in the memory, B of them.
+            s: [B, H, M, S] or, for one, [H, M, S]; the first T of the M queries are branch 0's.
+        """
+        heads = [head for i, head in self._heads if i == layer]
+        if not heads:
+            return
+        for u, s_HMS in zip(utterances, s.view(-1, *s.shape[-3:]), strict=True):
+            if u in self._frames:
+                kept_HTS = s_HMS[heads, :length, : self._frames[u]].float()
+                self._scores.setdefault((u, layer), []).append(kept_HTS)
+
+    def weights(self, utterance: int) -> torch.Tensor | None:
+        """Probabilities behind each token that was fed, in the heads' order. [H, T, S]."""
+        by_layer: dict[int, Iterator[torch.Tensor]] = {}
+        for layer in dict.fromkeys(layer for layer, _ in self._heads):
+            if (utterance, layer) not in self._scores:
+                return None
+            by_layer[layer] = iter(torch.cat(self._scores[utterance, layer], 1))
+        return torch.stack([next(by_layer[layer]) for layer, _ in self._heads]).softmax(-1)
+
+
 def place_words(
     engine: "Engine",
-    memory: Memory,
+    memory: "Memory",
+    seen: Seen,
     row: int,
     language: str,
     tokens: Sequence[int],
@@ -49,16 +102,18 @@ def place_words(
     Args:
         engine: The model.
         memory: What the encoder says.
+        seen: What the decode kept; where that is not the whole transcript, it is read again.
         row: The utterance in ``memory``.
         language: Of the utterance.
         tokens: Its text tokens, which ``words`` count in; without special ones.
         words: Its words.
-        seconds: Length of the clip; silence behind it is not attended to.
+        seconds: Length of the clip.
     """
     if not words:
         return []
-    frames = min(max(1, round(seconds * FRAMES_PER_SECOND)), memory.h_BSD.shape[1])
-    weights_HTS = engine.read(memory, row, language, tokens, frames)
+    weights_HTS = seen.weights(row)
+    if weights_HTS is None or weights_HTS.shape[1] != engine.prompts.length + len(tokens):
+        weights_HTS = engine.read(memory, row, language, tokens, seconds)
     # The position that predicts a token looks at it: one before the token itself.
     start = engine.prompts.length - 1
     matrix_RS = emphasize(weights_HTS)[start : start + len(tokens) + 1]
@@ -82,16 +137,18 @@ def emphasize(weights_HTS: torch.Tensor) -> torch.Tensor:
 def token_frames(cost_RS: np.ndarray) -> np.ndarray:
     """The frame at which each row begins on the cheapest monotonic path (time warping). [R].
 
-    Diagonal by diagonal, for all cells of one depend on the two before it alone.
+    Row by row: with C the sums of a row's costs from its left, the cheapest path that enters it at
+    frame e and stays to s costs C_s + (what led to e) - C_(e-1), so the least over all e up to s is
+    a running minimum.
     """
     rows, frames = cost_RS.shape
     total = np.full((rows + 1, frames + 1), np.inf)
     total[0, 0] = 0
-    for diagonal in range(rows + frames - 1):
-        r = np.arange(max(0, diagonal - frames + 1), min(rows, diagonal + 1))
-        s = diagonal - r
-        least = np.minimum(np.minimum(total[r, s], total[r, s + 1]), total[r + 1, s])
-        total[r + 1, s + 1] = cost_RS[r, s] + least
+    for r in range(rows):
+        entered = np.minimum(total[r, :-1], total[r, 1:])
+        sums = np.cumsum(cost_RS[r])
+        entered[1:] -= sums[:-1]
+        total[r + 1, 1:] = sums + np.minimum.accumulate(entered)
     begin = np.zeros(rows, dtype=np.int64)
     r, s = rows, frames
     while r > 0 and s > 0:

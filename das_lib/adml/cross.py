@@ -12,6 +12,7 @@ Shape suffixes: B utterances, N branches, K of them with a change, T positions, 
 width, S encoder frames, R rank, M = N T queries of one utterance.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +44,7 @@ def attend_utterance(
     keys: LowRank | None,
     values: LowRank | None,
     row: int,
+    look: Callable[[torch.Tensor], None] | None = None,
 ) -> torch.Tensor:
     """One utterance's queries over its own memory, in batched products of heads or branches.
 
@@ -56,12 +58,16 @@ def attend_utterance(
         keys: Changes of the keys.
         values: Changes of the values.
         row: The utterance's row in ``keys`` and ``values``.
+        look: Is shown the scores before the softmax. [H, M, S]
 
     Returns:
         [H, N, T, E]
     """
     heads, branches, length, width = q_HNTE.shape
-    p_HMS = scores_of(q_HNTE, k_HES, keys, row).softmax(-1)
+    s_HMS = _scores(q_HNTE, k_HES, keys, row)
+    if look is not None:
+        look(s_HMS)
+    p_HMS = s_HMS.softmax(-1)
     o_HNTE = torch.bmm(p_HMS, v_HSE).view(heads, branches, length, width)
     if values is not None:
         z_KSR = values.z_BKSR[row]
@@ -74,10 +80,9 @@ def attend_utterance(
     return o_HNTE
 
 
-def scores_of(
+def _scores(
     q_HNTE: torch.Tensor, k_HES: torch.Tensor, keys: LowRank | None, row: int
 ) -> torch.Tensor:
-    """What `attend_utterance` takes the softmax of. [H, M, S]."""
     heads, branches, length, width = q_HNTE.shape
     q_HNTE = q_HNTE * width**-0.5
     s_HMS = torch.bmm(q_HNTE.reshape(heads, -1, width), k_HES)
@@ -97,8 +102,11 @@ def attend_batch(
     v_BHSE: torch.Tensor,
     keys: LowRank | None,
     values: LowRank | None,
+    look: Callable[[torch.Tensor], None] | None = None,
 ) -> torch.Tensor:
     """`attend_utterance` for all utterances at once, without a loop: the form for a GPU.
+
+    ``look`` is shown [B, H, M, S].
 
     Returns:
         [B, H, N, T, E]
@@ -112,6 +120,8 @@ def attend_batch(
         q_BKMR = (q_BKHTE @ keys.b_KHRE.transpose(-1, -2)).flatten(2, 3)
         s_BKHTS = (q_BKMR @ keys.z_BKSR.transpose(-1, -2)).unflatten(2, (shape[1], shape[3]))
         s_BHNTS[:, :, -count:] += s_BKHTS.transpose(1, 2)
+    if look is not None:
+        look(s_BHNTS.flatten(2, 3))
     p_BHNTS = s_BHNTS.softmax(-1)
     o_BHNTE = (p_BHNTS.flatten(2, 3) @ v_BHSE).view(shape)
     if values is not None:

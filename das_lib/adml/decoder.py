@@ -13,14 +13,16 @@ frames, R rank, O output width.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from das_lib.adml.alignment import Seen
 from das_lib.adml.bank import Deltas, Pair, add_delta, compress, merge
 from das_lib.adml.checkpoint import Checkpoint
-from das_lib.adml.cross import LowRank, attend_batch, attend_utterance, scores_of
+from das_lib.adml.cross import LowRank, attend_batch, attend_utterance
 from das_lib.adml.encoder import Norm, layer_norm
 from das_lib.adml.linear import DTYPES, Linear, Precision, pack
 
@@ -52,11 +54,8 @@ class State:
     k_NBHUE: list[torch.Tensor]
     v_NBHUE: list[torch.Tensor]
     length: int = 0
-    seen: dict[int, torch.Tensor] | None = None
-    """By layer, the cross-attention scores of the latest pass, where wanted (one row, one branch).
-
-    [H, T, S]
-    """
+    seen: Seen | None = None
+    """Keeps what branch 0 attends to, where wanted; each row is an utterance of its own then."""
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows alone, in this order; a row may be kept more than once."""
@@ -259,16 +258,14 @@ class Decoder:
         q_NBTHE = q_NBTD.unflatten(-1, (self._heads, -1))
         k_BHES, v_BHSE = state.memory.k_BHES[i], state.memory.v_BHSE[i]
         parts: tuple[Any, Any] = (state.keys[i], state.values[i])
-        if state.seen is not None:
-            [u] = state.rows
-            q_HNTE = q_NBTHE[:, 0].permute(2, 0, 1, 3)
-            state.seen[i] = scores_of(q_HNTE, k_BHES[u], state.keys[i], u)
+        look = None if state.seen is None else partial(state.seen.look, i, x_NBTD.shape[2])
         if self.device.type == "cpu":
             o_NBTD = torch.empty_like(q_NBTD)
             o_NBTHE = o_NBTD.view(q_NBTHE.shape)
             for row, u in enumerate(state.rows):
                 q_HNTE = q_NBTHE[:, row].permute(2, 0, 1, 3)
-                o_HNTE = attend_utterance(q_HNTE, k_BHES[u], v_BHSE[u], *parts, u)
+                look_u = look and partial(look, [u])
+                o_HNTE = attend_utterance(q_HNTE, k_BHES[u], v_BHSE[u], *parts, u, look_u)
                 o_NBTHE[:, row] = o_HNTE.permute(1, 2, 0, 3)
         else:
             rows_B = torch.tensor(state.rows, device=self.device)
@@ -277,6 +274,7 @@ class Decoder:
                 k_BHES[rows_B],
                 v_BHSE[rows_B],
                 *(p and LowRank(p.z_BKSR[rows_B], p.b_KHRE) for p in parts),
+                look=look and partial(look, state.rows),
             )
             o_NBTD = o_BHNTE.permute(2, 0, 3, 1, 4).reshape(q_NBTD.shape)
         return add_delta(layer.cross_out(o_NBTD), o_NBTD, deltas.get(f"{site}.out_proj"))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from das_lib.adml.alignment import alignment_heads
+from das_lib.adml.alignment import Seen, alignment_heads
 from das_lib.adml.bank import AdapterBank, Deltas
 from das_lib.adml.beam import decode_with_beams
 from das_lib.adml.checkpoint import Checkpoint, read_checkpoint
@@ -181,6 +181,7 @@ class Engine:
         branches: Sequence[int] | None = None,
         rows: Sequence[int] | None = None,
         beams: int | None = None,
+        seen: Seen | None = None,
     ) -> list[Trace]:
         """Decode utterances with one strategy, all in step.
 
@@ -191,12 +192,15 @@ class Engine:
             branches: The branches to offer to the strategy, all by default.
             rows: The utterances of ``memory`` to decode, all by default.
             beams: In place of the engine's own.
+            seen: Keeps what the base attends to, if it decodes, step by step and without beams.
 
         Raises:
             DasError: The strategy needs a branch that is not among them.
         """
         offered = tuple(range(len(self.bank.names))) if branches is None else tuple(branches)
         columns = strategy.needs(offered)
+        if seen is not None:
+            seen.forget(range(len(languages)) if rows is None else rows)
         beams = self._beams if beams is None else beams
         if beams > 1:
             options = {"rows": rows, "beams": beams}
@@ -206,11 +210,14 @@ class Engine:
             options = {"row": row, "draft": self._lookahead}
             return [decode_with_lookahead(self, memory, languages[0], strategy, columns, **options)]
         state = self.decoder.start(memory, self.deltas(columns), branches=len(columns), rows=rows)
+        if seen and columns[:1] == (0,):
+            state.seen = seen
         traces = [Trace(columns, language) for language in languages]
         alive = list(range(len(traces)))
         tokens_BT, vocabulary = self.prompts.build(languages), self.vocabulary(True)
         while alive and state.length < self.capacity:
-            x_NBTD = self.decoder.forward(state, tokens_BT, last_only=True)
+            # What is seen is wanted of all positions, also in the last layer.
+            x_NBTD = self.decoder.forward(state, tokens_BT, last_only=state.seen is None)
             scores = vocabulary.scores(x_NBTD[:, :, -1])
             choice = strategy.choose(scores)
             tokens = self._record(scores, choice, [traces[u] for u in alive])
@@ -225,7 +232,7 @@ class Engine:
 
     @torch.inference_mode()
     def read(
-        self, memory: Memory, row: int, language: str, tokens: Sequence[int], frames: int
+        self, memory: Memory, row: int, language: str, tokens: Sequence[int], seconds: float
     ) -> torch.Tensor:
         """How the base's alignment heads attend to an utterance while it reads a transcript.
 
@@ -234,17 +241,18 @@ class Engine:
             row: The utterance in ``memory``.
             language: Of the utterance.
             tokens: Its text tokens, without special ones; R of them.
-            frames: The first S encoder frames are attended to.
+            seconds: Length of the clip; silence behind it is not attended to.
 
         Returns:
-            Probabilities, float32, behind each token of prompt and text. [H, T, S]
+            `Seen.weights`.
         """
         state = self.decoder.start(memory, self.deltas((0,)), branches=1, rows=[row])
-        state.seen = {}
+        state.seen = Seen(self.alignment_heads, {row: seconds})
         text_BT = torch.tensor([list(tokens)], dtype=torch.int64, device=self.device)
         self.decoder.forward(state, torch.cat([self.prompts.build([language]), text_BT], 1))
-        scores = [state.seen[layer][head] for layer, head in self.alignment_heads]
-        return torch.stack(scores)[..., :frames].float().softmax(-1)
+        weights_HTS = state.seen.weights(row)
+        assert weights_HTS is not None
+        return weights_HTS
 
     def _record(self, scores: Scores, choice: Choice, traces: Sequence[Trace]) -> list[int]:
         """Append one step to the traces; the tokens."""

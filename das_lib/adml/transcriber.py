@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from das_lib.adml.alignment import place_words
+from das_lib.adml.alignment import Seen, place_words
 from das_lib.adml.bank import AdapterBank
 from das_lib.adml.decoder import Memory
 from das_lib.adml.engine import MAX_NEW_TOKENS, Engine
@@ -27,6 +27,9 @@ SAMPLE_RATE = 16_000
 MIN_SECONDS = 0.1
 SHORTEST_WINDOW_S = 10.0
 """Others found words lost below it (docs/benchmarks.md has this project's own figures)."""
+
+_Where = tuple[Engine, Memory, Seen]
+"""What a batch was decoded by and from, and what was seen on the way."""
 
 
 class Transcriber:
@@ -195,20 +198,23 @@ class Transcriber:
     ) -> list[dict[str, Result]]:
         """Transcribe checked clips together: one encoder pass, then a decode a strategy."""
         timed = [self._word_times] * len(audio) if word_times is None else word_times
+        seconds = {i: len(audio[i]) / SAMPLE_RATE for i, wanted in enumerate(timed) if wanted}
         h_BSD = self.engine.encode(self.features(audio))
         rows: list[dict[str, Result]] = [{} for _ in audio]
         models = {name: self.beside.get(name, self.engine) for name in strategies}
         for engine in dict.fromkeys(models.values()):  # one memory at a time: it is large
             memory = engine.memory(h_BSD)
-            where, languages = (engine, memory), engine.languages(memory)
+            languages = engine.languages(memory)
             for name in [name for name, model in models.items() if model is engine]:
-                traces = engine.decode(memory, languages, strategies[name])
+                seen = Seen(engine.alignment_heads, seconds)
+                where = (engine, memory, seen)
+                traces = engine.decode(memory, languages, strategies[name], seen=seen)
                 results = [self.result(trace) for trace in traces]
                 if self._fallback is not None:
                     self._look_again(results, where, languages, strategies[name], self._fallback)
                 self._ask_for_speech(results, where)
-                for i in (i for i, wanted in enumerate(timed) if wanted):
-                    results[i] = self._placed(results[i], where, i, len(audio[i]) / SAMPLE_RATE)
+                for i in seconds:
+                    results[i] = self._placed(results[i], where, i, seconds[i])
                 for row, result in zip(rows, results, strict=True):
                     row[name] = result
         return rows
@@ -216,13 +222,13 @@ class Transcriber:
     def _look_again(
         self,
         results: list[Result],
-        where: tuple[Engine, Memory],
+        where: _Where,
         languages: Sequence[str],
         strategy: Strategy,
         fallback: Fallback,
     ) -> None:
         """Replace doubtful results by sampled ones."""
-        engine, memory = where
+        engine, memory, seen = where
         generator = torch.Generator(engine.device).manual_seed(fallback.seed)
         for temperature in fallback.temperatures:
             rows = [row for row, result in enumerate(results) if fallback.doubts(result)]
@@ -230,21 +236,19 @@ class Transcriber:
                 return
             sampled = Sampled(strategy, temperature, generator)
             again = [languages[row] for row in rows]
-            traces = engine.decode(memory, again, sampled, rows=rows, beams=1)
+            traces = engine.decode(memory, again, sampled, rows=rows, beams=1, seen=seen)
             for row, trace in zip(rows, traces, strict=True):
                 results[row] = replace(self.result(trace), temperature=temperature)
 
-    def _ask_for_speech(self, results: list[Result], where: tuple[Engine, Memory]) -> None:
+    def _ask_for_speech(self, results: list[Result], where: _Where) -> None:
         """Add to unlikely transcripts how likely it is that nobody speaks."""
-        engine, memory = where
+        engine, memory, _ = where
         rows = [row for row, r in enumerate(results) if r.avg_logprob < MIN_AVG_LOGPROB]
         if rows:
             for row, probability in zip(rows, engine.no_speech(memory, rows), strict=True):
                 results[row] = replace(results[row], no_speech_prob=probability)
 
-    def _placed(
-        self, result: Result, where: tuple[Engine, Memory], row: int, seconds: float
-    ) -> Result:
+    def _placed(self, result: Result, where: _Where, row: int, seconds: float) -> Result:
         """The result with the times of its words."""
         tokens = self._text_tokens(result.tokens)
         words = place_words(*where, row, result.language, tokens, result.words, seconds)

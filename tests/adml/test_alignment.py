@@ -9,7 +9,8 @@ from adml_helpers import clips, pissa_adapter, prompt, read_set
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from das_lib.adml import Adml, Fixed, Transcriber
-from das_lib.adml.alignment import alignment_heads, token_frames
+from das_lib.adml.alignment import Seen, alignment_heads, token_frames
+from das_lib.adml.fallback import Fallback
 
 
 def slow_path(cost):
@@ -54,19 +55,52 @@ def test_the_heads_attend_as_those_of_the_stock_base(tmp_path, base, adapted):
             name: pissa_adapter(tmp_path / name, base, seed=i)[0] for i, name in enumerate(names)
         }
     transcriber = Transcriber.from_pretrained(base, adapters, language="en")
-    engine, tokens, frames = transcriber.engine, [40, 50, 60], 50
+    engine, tokens = transcriber.engine, [40, 50, 60]
     mel = transcriber.features(clips(2))
     memory = engine.memory(engine.encode(mel))
-    weights_HTS = engine.read(memory, 1, "en", tokens, frames)
+    weights_HTS = engine.read(memory, 1, "en", tokens, 1.0)
     model = WhisperForConditionalGeneration.from_pretrained(base, attn_implementation="eager")
     ids = torch.tensor([prompt(model) + tokens])
     out = model(input_features=mel[1:], decoder_input_ids=ids, output_attentions=True)
     wanted = torch.stack([out.cross_attentions[i][0, h] for i, h in engine.alignment_heads])
     assert wanted.shape == weights_HTS.shape
     torch.testing.assert_close(weights_HTS, wanted, rtol=1e-4, atol=1e-5)
-    cut = engine.read(memory, 1, "en", tokens, 10)
+    cut = engine.read(memory, 1, "en", tokens, 0.2)
     torch.testing.assert_close(cut.sum(-1), torch.ones_like(cut[..., 0]))
     assert cut.shape[-1] == 10
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("strategy", [Fixed(0), Adml(tau=0.01)])
+def test_a_decode_sees_what_reading_its_transcript_shows(tmp_path, base, strategy):
+    adapters = {
+        name: pissa_adapter(tmp_path / name, base, seed=i)[0] for i, name in enumerate("ab")
+    }
+    transcriber = Transcriber.from_pretrained(base, adapters, language="en", max_new_tokens=20)
+    engine = transcriber.engine
+    memory = engine.memory(engine.encode(transcriber.features(clips(4))))
+    seen = Seen(engine.alignment_heads, {0: 30.0, 2: 0.5})
+    traces = engine.decode(memory, ["en"] * 3, strategy, rows=[3, 2, 0], seen=seen)
+    for trace, row, seconds in zip(traces[1:], (2, 0), (0.5, 30.0), strict=True):
+        fed = trace.tokens[:-1]
+        wanted = engine.read(memory, row, "en", fed, seconds)
+        torch.testing.assert_close(seen.weights(row), wanted, rtol=1e-3, atol=1e-5)
+    assert seen.weights(3) is None
+    engine.decode(memory, ["en"], Fixed(1), rows=[2], seen=seen)  # without the base
+    assert seen.weights(2) is None
+    assert seen.weights(0) is not None
+
+
+@pytest.mark.parametrize("fallback", [None, Fallback(temperatures=(1.0,), min_avg_logprob=0.0)])
+def test_times_are_those_of_a_second_reading(base, fallback, monkeypatch):
+    options = {"language": "en", "max_new_tokens": 30, "fallback": fallback, "word_times": True}
+    transcriber = Transcriber.from_pretrained(base, **options)
+    seen = transcriber.transcribe(clips(3), {"base": Fixed(0)})
+    decode = transcriber.engine.decode
+    monkeypatch.setattr(transcriber.engine, "decode", lambda *a, seen, **k: decode(*a, **k))
+    read = transcriber.transcribe(clips(3), {"base": Fixed(0)})
+    assert [row["base"].words for row in seen] == [row["base"].words for row in read]
+    assert any(row["base"].words for row in read)
 
 
 def test_heads_are_the_named_ones_or_those_of_the_upper_half():

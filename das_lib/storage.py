@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -123,18 +124,27 @@ class Folder:
         write = self._write_local if self.is_local else filesystem(self.url).pipe_file
         _asked(lambda: write(path, content), path, "write")
 
-    def _write_local(self, path: str, content: bytes) -> None:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        temporary = f"{path}.{os.getpid()}{TEMPORARY_SUFFIX}"
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content)
+    @contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        """A file to write bit by bit; it has its name when the block ends without error.
+
+        Raises:
+            StorageError: as `write`.
+        """
+        path = self.path(name)
+        with explained(path, "write"):
+            if self.is_local:
+                with _renamed(path) as file:
+                    yield file
+                return
+            with tempfile.NamedTemporaryFile() as file:
+                yield cast(BinaryIO, file)
                 file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+                retried(lambda: filesystem(self.url).put_file(file.name, path), path)
+
+    def _write_local(self, path: str, content: bytes) -> None:
+        with _renamed(path) as file:
+            file.write(content)
 
     def write_json(self, name: str, value: Any) -> None:
         """Put a JSON file, indented for people."""
@@ -195,6 +205,22 @@ def read_file(url: str) -> bytes:
 def file_hash(url: str) -> str:
     """Hash of a file's content; see `read_file`."""
     return hashlib.sha256(read_file(url)).hexdigest()[:16]
+
+
+@contextmanager
+def _renamed(path: str) -> Iterator[BinaryIO]:
+    """A local file under a temporary name, which it loses when the block ends without error."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = f"{path}.{os.getpid()}{TEMPORARY_SUFFIX}"
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

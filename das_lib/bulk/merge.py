@@ -1,9 +1,8 @@
 """All transcripts of an output in one file, on demand sorted, and beside the input's columns."""
 
-import io
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,36 +34,46 @@ def merge(recordings: Dataset, transcripts: Dataset, file: str, *, sort: bool, j
     """
     if not file.endswith(FORMS):
         raise DasError(f"--merge: {file!r} must end in {' or '.join(FORMS)}")
-    tables = _tables(recordings, transcripts, join)
+    schema = pa.schema(list(transcripts.schema))
+    if join:
+        schema = schema.append(pa.field(INPUT, pa.string()))
+    tables: Iterable[pa.Table] = _tables(recordings, transcripts, schema)
     if sort:
-        tables = iter([pa.concat_tables(tables).sort_by("id")])
-    buffer, count = io.BytesIO(), 0
-    writer = None
-    for table in tables:
-        count += table.num_rows
-        if file.endswith(".parquet"):
-            writer = writer or pq.ParquetWriter(buffer, table.schema, compression="zstd")
-            writer.write_table(table)
-        else:
-            for row in table.to_pylist():
-                buffer.write(_line(row).encode("utf-8", "replace"))
-    if writer is not None:
-        writer.close()
+        tables = [pa.concat_tables([schema.empty_table(), *tables]).sort_by("id")]
+    write = _parquet if file.endswith(".parquet") else _jsonl
     parent, _, name = file.rpartition("/")
-    Folder(parent or ".").write(name, buffer.getvalue())
+    with Folder(parent or ".").writing(name) as out:
+        return write(out, tables, schema)
+
+
+def _parquet(out: BinaryIO, tables: Iterable[pa.Table], schema: pa.Schema) -> int:
+    count = 0
+    with pq.ParquetWriter(out, schema, compression="zstd") as writer:
+        for table in tables:
+            writer.write_table(table)
+            count += table.num_rows
     return count
 
 
-def _tables(recordings: Dataset, transcripts: Dataset, join: bool) -> Iterator[pa.Table]:
+def _jsonl(out: BinaryIO, tables: Iterable[pa.Table], _schema: pa.Schema) -> int:
+    count = 0
+    for table in tables:
+        for row in table.to_pylist():
+            out.write(_line(row).encode("utf-8", "replace"))
+            count += 1
+    return count
+
+
+def _tables(recordings: Dataset, transcripts: Dataset, schema: pa.Schema) -> Iterator[pa.Table]:
     """A block at a time; blocks of both datasets have the same names."""
     for name in transcripts.data.names(".parquet"):
         table = open_parquet(transcripts.data.path(name)).read()
-        if join:
+        if INPUT in schema.names:
             listed = open_parquet(recordings.data.path(name)).read(["id", "extra"])
             extra = dict(zip(listed["id"].to_pylist(), listed["extra"].to_pylist(), strict=True))
             column = pa.array([extra.get(id) for id in table["id"].to_pylist()], pa.string())
             table = table.append_column(INPUT, column)
-        yield table.replace_schema_metadata(None)
+        yield pa.Table.from_arrays(table.columns, schema=schema)
 
 
 def _line(row: Mapping[str, Any]) -> str:

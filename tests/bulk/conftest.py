@@ -3,6 +3,7 @@
 import boto3
 import pytest
 import s3fs
+from bulk_output import Output
 from s3_server import s3_server, use_s3
 
 
@@ -23,3 +24,9 @@ def bucket(moto):
         client.create_bucket(Bucket="das")
         yield client
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def output(tmp_path):
+    """The datasets of an output."""
+    return Output(tmp_path / "out")

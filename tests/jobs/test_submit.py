@@ -1,6 +1,7 @@
 """`ray job submit` to a cluster with token authentication, with all results on s3://."""
 
 import contextlib
+import json
 import os
 import secrets
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import boto3
 import pytest
 from job_project import ROOT
 
@@ -64,9 +66,7 @@ def wait_for(port):
 
 
 @pytest.mark.timeout(600)
-def test_a_submitted_job_runs_the_pipeline_on_s3_and_another_call_finds_everything_done(
-    cluster, small_project
-):
+def test_submitted_jobs_run_the_pipeline_and_transcribe_a_corpus_on_s3(cluster, small_project):
     address, environment = cluster
     ray = Path(sys.executable).parent / "ray"
     submit = [ray, "job", "submit", "--address", address, "--working-dir", str(ROOT), "--"]
@@ -83,23 +83,31 @@ def test_a_submitted_job_runs_the_pipeline_on_s3_and_another_call_finds_everythi
     )
     assert wrong.returncode != 0
 
-    for _ in range(12):  # the agent needs some seconds more to register with the head
-        done = subprocess.run(
-            [*submit, *job],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=500,
-            check=False,
-        )
-        if "No available agent" not in done.stderr:
-            break
-        time.sleep(5)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-    assert "succeeded" in done.stdout
+    done = submitted([*submit, *job], environment)
     assert "lora:music" in done.stdout
     assert "report: s3://das/run/report/" in done.stdout
     again = small_project.das("run", *there)
     assert again.stdout in done.stdout
     assert "done" not in again.stderr
     assert not small_project.output.exists()
+
+    corpus = small_project.config.with_name("m.jsonl")  # two recordings, four bad lines
+    job = ["python", "-m", "ray_jobs.transcribe", str(corpus), "s3://das/bulk", *job[3:]]
+    submitted([*submit, *job], environment)
+    body = boto3.client("s3").get_object(Bucket="das", Key="bulk/summary.json")["Body"]
+    summary = json.load(body)
+    assert (summary["in"], summary["out"], summary["rejected"]) == (6, 2, 4)
+
+
+def submitted(command, environment):
+    """A job that succeeded."""
+    for _ in range(12):  # the agent needs some seconds more to register with the head
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=500, check=False
+        )
+        if "No available agent" not in done.stderr:
+            break
+        time.sleep(5)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    assert "succeeded" in done.stdout
+    return done

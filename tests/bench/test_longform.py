@@ -1,0 +1,61 @@
+"""The long recording that is made of clips, and where its words stand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from das_lib.bench.longform import join, placement
+from das_lib.bulk.hear import Heard
+from das_lib.bulk.transcript import Segment, Transcript, Word
+from das_lib.speech.audio import SAMPLE_RATE
+
+TEXTS = ["Red blue.", "Green white black!"]
+
+
+@pytest.fixture
+def joined():
+    clips = [np.full(SAMPLE_RATE, 0.5, np.float32), np.full(2 * SAMPLE_RATE, -0.5, np.float32)]
+    return join(clips, TEXTS, minutes=0.15)
+
+
+def test_clips_follow_each_other_with_pauses_until_it_is_long_enough(joined):
+    audio, spoken = joined
+    assert [s.text for s in spoken] == [*TEXTS, *TEXTS]  # 1 + 0.3 + 2 + 1.5 + 1 + 3 + 2 + 0.3 s
+    assert [s.start_s for s in spoken] == pytest.approx([0, 1.3, 4.8, 8.8])
+    for s in spoken:
+        start, end = (round(t * SAMPLE_RATE) for t in (s.start_s, s.end_s))
+        np.testing.assert_array_equal(audio[start:end], s.audio)
+        assert np.abs(audio[end : end + 1000]).max() < 0.02
+
+
+def heard(*words):
+    """A transcript of words with their beginnings, each 0.4 s long."""
+    segment = Segment(
+        start_s=0.0,
+        end_s=10.0,
+        text=" ".join(text for text, _ in words),
+        avg_logprob=0.0,
+        compression_ratio=1.0,
+        words=tuple(
+            Word(text=text, adapter="base", confidence=1.0, start_s=s, end_s=s and s + 0.4)
+            for text, s in words
+        ),
+    )
+    transcript = Transcript(id="x", language="en", duration_s=10, speech_s=9, segments=(segment,))
+    return Heard(transcript=transcript)
+
+
+def test_words_stand_in_their_clip_or_out_of_place_and_a_clip_without_any_is_lost(joined):
+    _, spoken = joined
+    said = [("red", 0.1), ("blue", 0.6), ("green", 1.4), ("white", 1.9), ("black", 2.5)]
+    again = [(text, s + 4.8) for text, s in said[:2]]
+    found = placement(spoken, heard(*said, *again))
+    assert found == {"lost_clips": 1, "words_in_place": 1.0}
+    late = [("red", 1.2), *said[1:]]  # half a second from the end of its clip at the most
+    assert placement(spoken, heard(*late, *again))["words_in_place"] == pytest.approx(6 / 7)
+    other = [("read", 0.1), ("blew", 0.6), *said[2:]]
+    assert placement(spoken[:2], heard(*other)) == {"lost_clips": 1, "words_in_place": 1.0}
+    untimed = [(text, None) for text, _ in said]
+    assert placement(spoken[:2], heard(*untimed)) == {"lost_clips": 0, "words_in_place": 0.0}
+    assert placement([replace(s, text="nothing") for s in spoken], heard())["lost_clips"] == 4

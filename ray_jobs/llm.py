@@ -17,7 +17,7 @@ from das_lib.text.recording import RecordedLlm
 # Every stage beside the engine is light, and the engine must never wait for a CPU that one of them
 # holds: with whole CPUs the chain hangs on a machine of two.
 HELPER_CPUS = 0.1
-CONCURRENT_BATCHES = 4
+CONCURRENT_BATCHES = 8
 APP = "das-llm"
 HEALTH_TIMEOUT_S = 600  # a step of a large batch on a busy CPU answers nobody meanwhile
 
@@ -38,7 +38,12 @@ CPU_ENGINE: dict[str, Any] = {
     "enable_prefix_caching": True,
 }
 """What vLLM is told on a CPU where ``llm.engine_kwargs`` says nothing else."""
-CPU_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}  # GiB
+CPU_ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    # Else every engine binds its threads to the same cores, and leaves one of them idle.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+}
 QUIET = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",

@@ -4,8 +4,27 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from pydantic import ValidationError
+from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.serve.llm import LLMServer
 from ray.serve.llm.openai_api_models import ChatCompletionRequest
+
+
+class OneProcess(VLLMEngine):
+    """On a CPU, an engine of one worker that works in the engine's own process.
+
+    Ray asks vLLM for workers in processes of their own there, whatever ``engine_kwargs`` say; the
+    engine waits for them by spinning, which takes the worker's threads a core.
+    """
+
+    def _start_async_llm_engine(
+        self, vllm_engine_args: Any, vllm_engine_config: Any, placement_group: Any
+    ) -> Any:
+        parallel = vllm_engine_config.parallel_config
+        if parallel.distributed_executor_backend == "mp" and parallel.world_size == 1:
+            parallel.distributed_executor_backend = "uni"
+        return super()._start_async_llm_engine(
+            vllm_engine_args, vllm_engine_config, placement_group
+        )
 
 
 class LlmServer(LLMServer):
@@ -14,6 +33,8 @@ class LlmServer(LLMServer):
     Whoever asks with the protocol's own classes must import vLLM to make them: a process and
     half a minute more on a laptop.
     """
+
+    _default_engine_cls = OneProcess
 
     async def ask(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         """One answer, with ``reply``, ``error`` and ``tokens``, to ``messages``.

@@ -10,7 +10,7 @@ from das_lib.bulk.vad import Vad
 from das_lib.errors import Reject
 from das_lib.speech.audio import Audio
 
-PATIENCE_S = 0.02  # how long a batch that is not full waits for another window
+PATIENCE_S = 0.2  # how long a batch that is not full waits for another window; reading takes 0.05
 AHEAD = 2  # batches of windows in memory: one is decoded while the next is read
 NAME = "heard"
 

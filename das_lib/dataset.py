@@ -14,7 +14,7 @@ import datetime
 import io
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -100,6 +100,26 @@ class Dataset:
     def committed_ids(self) -> set[str]:
         """Ids of all committed rows, rejected ones included."""
         return set(self._ids(self.data)) | set(self._ids(self.rejects))
+
+    def rejected(self, reasons: Collection[str]) -> dict[str, set[str]]:
+        """Ids of the rows that were rejected for one of these reasons, by block."""
+        found: dict[str, set[str]] = {}
+        for name in self.rejects.names(".parquet"):
+            table = self._open(self.rejects, name).read(["id", "reason"])
+            ids = {row["id"] for row in table.to_pylist() if row["reason"] in reasons}
+            if ids:
+                found[name.removesuffix(ONLY_REJECTS).removesuffix(".parquet")] = ids
+        return found
+
+    def without(self, block: str, ids: Collection[str]) -> Outcome:
+        """What a committed block holds, but for these rejected rows."""
+        rows, rejects = self.schema.empty_table(), []
+        if self.data.exists(f"{block}.parquet"):
+            rows = self._open(self.data, f"{block}.parquet").read().cast(self.schema)
+        for name in (f"{block}.parquet", f"{block}{ONLY_REJECTS}"):
+            if self.rejects.exists(name):
+                rejects += self._open(self.rejects, name).read().to_pylist()
+        return Outcome(rows, [Reject(**reject) for reject in rejects if reject["id"] not in ids])
 
     def blocks(self) -> list[Block]:
         """The row groups of the data files, in a stable order, for the next step."""

@@ -20,6 +20,11 @@ class Outcome:
     rejects: list[Reject] = field(default_factory=list)
     amount: float = 0.0
 
+    def __add__(self, other: "Outcome") -> "Outcome":
+        """Both, of other rows each."""
+        rows = pa.concat_tables([self.rows, other.rows])
+        return Outcome(rows, [*self.rejects, *other.rejects], self.amount + other.amount)
+
 
 Process = Callable[[pa.Table], Outcome]
 """A stage's work on one block; holds its model, knows nothing of Ray or of folders."""

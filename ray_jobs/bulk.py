@@ -28,7 +28,7 @@ from das_lib.bulk.summary import summarise
 from das_lib.bulk.windows import WindowSettings
 from das_lib.config import Config
 from das_lib.config.section import Pool
-from das_lib.dataset import Dataset
+from das_lib.dataset import Dataset, open_parquet
 from das_lib.errors import DasError
 from das_lib.progress import format_seconds
 from das_lib.storage import Folder, file_hash
@@ -59,6 +59,8 @@ class Bulk:
     adapters: Mapping[str, str]
     """Folders of the adapters that decode together, by name."""
     formats: Sequence[str] = ()
+    retry: Sequence[str] = ()
+    """Reasons of rejections to try again."""
 
     @property
     def recordings(self) -> Dataset:
@@ -99,7 +101,12 @@ class Bulk:
 
 
 def plan_bulk(
-    config: Config, source: str, output: str, adapters: str | None, formats: Sequence[str]
+    config: Config,
+    source: str,
+    output: str,
+    adapters: str | None,
+    formats: Sequence[str],
+    retry: Sequence[str] = (),
 ) -> Bulk:
     """What a command line asks for.
 
@@ -109,6 +116,7 @@ def plan_bulk(
         output: A folder.
         adapters: See `choose_adapters`.
         formats: Some of `FORMATS`.
+        retry: Reasons of rejections to try again.
 
     Raises:
         DasError: an adapter is unknown or not trained yet, or a format is unknown or cannot be.
@@ -127,6 +135,7 @@ def plan_bulk(
         output=Folder(job_path(output)),
         adapters=folders,
         formats=tuple(dict.fromkeys(formats)),
+        retry=tuple(retry),
     )
 
 
@@ -179,7 +188,7 @@ def transcribe_corpus(bulk: Bulk) -> dict[str, Any]:
     added = add_recordings(chain([first], listing), recordings, per_block)
     skipped = f", {listing.skipped} other files skipped" if listing.skipped else ""
     print(f"recordings   {added} new{skipped}", file=sys.stderr, flush=True)
-    todo = pending_items({"corpus": recordings}, {"corpus": transcripts})
+    todo = pending_items({"corpus": recordings}, {"corpus": transcripts}) + _again(bulk)
     decoding = 0.0
     # Ray takes seconds to start: not for nothing.
     with ray_session(bulk.config) if todo or _to_export(bulk) else nullcontext():
@@ -189,7 +198,7 @@ def transcribe_corpus(bulk: Bulk) -> dict[str, Any]:
             _export(bulk, items)
     summary = summarise(recordings, transcripts)
     wall = time.monotonic() - started
-    done = sum(item.block.num_rows for item in todo)
+    done = sum(len(item.again) or item.block.num_rows for item in todo)
     summary |= {
         "this_run": {"recordings": done, "wall_s": wall, "decoding_s": decoding},
         "settings": bulk.settings(),
@@ -210,6 +219,27 @@ def tell(summary: Mapping[str, Any], output: Folder) -> None:
     print(
         f"{line}, {format_seconds(run['wall_s'])}\n{output.path('summary.json')}", file=sys.stderr
     )
+
+
+def _again(bulk: Bulk) -> list[Item]:
+    """Recordings to try again; their blocks' forms are written anew."""
+    if not bulk.retry:
+        return []
+    rejected = bulk.transcripts.rejected(bulk.retry)
+    count = sum(map(len, rejected.values()))
+    print(f"recordings   {count} to try again", file=sys.stderr, flush=True)
+    for format, index in _indexes(bulk).items():
+        for name in (f"{block}.parquet" for block in rejected):
+            if index.data.exists(name):
+                listed = open_parquet(index.data.path(name)).read(["file"])
+                index.data.remove(name)
+                for file in listed["file"].unique().to_pylist():
+                    (bulk.output / format).remove(file)
+    return [
+        Item(block, ("corpus",), frozenset(rejected[block.name]))
+        for block in bulk.recordings.blocks()
+        if block.name in rejected
+    ]
 
 
 def _begin(bulk: Bulk) -> None:
@@ -256,11 +286,11 @@ def _decode(bulk: Bulk, todo: list[Item]) -> float:
     assembly = Assembly(None, bulk.adapters, {bulk.system: None if bulk.adapters else 0})
     # A block may be hours of sound; the workers themselves see when replicas no longer answer.
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = LONGEST_BLOCK_S
-    with replicas(config, assembly):
+    with replicas(config, assembly, str(bulk.output)) as app:
         return run_items(
             "transcripts",
             todo,
-            partial(BulkFeed, listener),
+            partial(BulkFeed, app, listener),
             {"corpus": bulk.transcripts},
             Pool(actors=transcribe.readers, num_cpus=transcribe.reader_cpus),
             unit="recordings",

@@ -23,7 +23,6 @@ from das_lib.bulk.vad import Vad
 from das_lib.errors import DasError, Reject
 from das_lib.rows import Outcome
 from das_lib.speech.audio import Audio, AudioError
-from ray_jobs.feed import APP
 from schemas.bulk import BULK_TRANSCRIPTS
 
 TRIES = 6
@@ -59,10 +58,11 @@ class Listener:
 class BulkFeed:
     """Work: rows of RECORDINGS to rows of BULK_TRANSCRIPTS."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, app: str, listener: Listener) -> None:
+        """Work for the replicas of ``app``."""
         self.listener = listener
         self.vad = Vad.from_package() if listener.vad else None
-        self.replicas = serve.get_app_handle(APP)
+        self.replicas = serve.get_app_handle(app)
         self.heard, self.given_up = 0.0, 0
 
     def __call__(self, rows: pa.Table, outputs: list[str]) -> Mapping[str, Outcome]:

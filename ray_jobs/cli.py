@@ -132,6 +132,7 @@ def _add_bulk(command: argparse.ArgumentParser) -> None:
     add("--merge", metavar="FILE", help="also one .parquet or .jsonl of all transcripts")
     add("--sort", action="store_true", help="that file by id")
     add("--join", action="store_true", help="that file with the manifest's other columns")
+    add("--retry", default="", metavar="R,S", help="try again what was rejected for these reasons")
     add("--max-rejected", metavar="N", help="fail if more are rejected, a number or 5%% (all)")
 
 
@@ -150,7 +151,8 @@ def _transcribe(arguments: argparse.Namespace) -> int:
     from ray_jobs.bulk import plan_bulk, tell, transcribe_corpus
 
     formats = [name for name in arguments.format.split(",") if name]
-    bulk = plan_bulk(config, arguments.input, arguments.output, arguments.adapters, formats)
+    retry = [reason for reason in arguments.retry.split(",") if reason]
+    bulk = plan_bulk(config, arguments.input, arguments.output, arguments.adapters, formats, retry)
     summary = transcribe_corpus(bulk)
     if arguments.merge is not None:
         options = {"sort": arguments.sort, "join": arguments.join}

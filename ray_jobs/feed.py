@@ -12,15 +12,13 @@ from das_lib.speech.audio import SAMPLE_RATE, Audio, AudioError, read_audio
 from das_lib.storage import Folder
 from schemas.transcripts import TRANSCRIPTS
 
-APP = "das-asr"
-
 
 class Feed:
     """Work: decodes a block's recordings, has the replicas transcribe them, makes the rows."""
 
-    def __init__(self, systems: Mapping[str, str], branches: tuple[str, ...]) -> None:
+    def __init__(self, app: str, systems: Mapping[str, str], branches: tuple[str, ...]) -> None:
         self.systems, self.branches = systems, branches
-        self.replicas = serve.get_app_handle(APP)
+        self.replicas = serve.get_app_handle(app)
 
     def __call__(self, rows: pa.Table, outputs: list[str]) -> Mapping[str, Outcome]:
         """Rows of CORPUS to rows of TRANSCRIPTS for each output."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from das_lib.config.tree import Pool
@@ -59,6 +60,8 @@ class Item:
 
     block: Block
     outputs: tuple[str, ...]
+    again: frozenset[str] = frozenset()
+    """Ids of the rows to work on, where the one output has the block and rejected these."""
 
 
 class BlockWorker:
@@ -82,10 +85,14 @@ class BlockWorker:
             os._exit(0)  # nothing is lost: Ray starts the actor anew and gives it this block again
         (item,) = batch.to_pylist()
         rows = read_block(item["path"], item["row_group"])
+        if item["again"]:
+            rows = rows.filter(pc.field("id").isin(item["again"]))
         outcomes = self.work(rows, item["outputs"])
         for output in item["outputs"]:
-            self.outputs[output].commit(item["name"], outcomes[output])
-            metrics.count(self.outputs[output], outcomes[output], "audio_seconds")
+            dataset, outcome = self.outputs[output], outcomes[output]
+            kept = dataset.without(item["name"], item["again"]) if item["again"] else None
+            dataset.commit(item["name"], outcome if kept is None else kept + outcome)
+            metrics.count(dataset, outcome, "audio_seconds")
         self.size = self.size or resident_bytes()
         return pa.table(
             {
@@ -122,7 +129,7 @@ def run_items(
         Exception: whatever a worker raised; blocks committed so far stay committed.
     """
     todo = list(items)
-    total = sum(item.block.num_rows for item in todo)
+    total = sum(len(item.again) or item.block.num_rows for item in todo)
     with Progress(stage, total, unit) as progress:
         if not todo:
             return 0.0
@@ -132,6 +139,7 @@ def run_items(
                 "path": item.block.path,
                 "row_group": item.block.row_group,
                 "outputs": list(item.outputs),
+                "again": sorted(item.again),
             }
             for item in todo
         ]

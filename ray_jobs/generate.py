@@ -107,7 +107,7 @@ def choose_texts(run: Run, domains: list[Domain], errors: list[DasError]) -> dic
     config = run.config
     embed = embedder(config.text) if domains else None
     chosen = {domain.name: selection(config, domain, embed) for domain in domains}
-    with EnginePool(config.llm) as engines:
+    with EnginePool(config.llm, str(run.output)) as engines:
         short = domains
         for number in range(config.text.max_rounds):
             short = [domain for domain in short if chosen[domain.name].missing]
@@ -154,7 +154,7 @@ def write_round(
             write_replies(run, engines, steps)
         elif stage == "target_replies" and text.contrast is not None:
             engines.stop()  # a machine may have room for one of them only
-            with EnginePool(text.contrast.llm) as target:
+            with EnginePool(text.contrast.llm, str(run.output)) as target:
                 write_replies(run, target, steps)
         else:
             call = Call(judge_messages, judge_pattern(), parse_judgement)

@@ -18,7 +18,6 @@ from das_lib.text.recording import RecordedLlm
 # holds: with whole CPUs the chain hangs on a machine of two.
 HELPER_CPUS = 0.1
 CONCURRENT_BATCHES = 8
-APP = "das-llm"
 HEALTH_TIMEOUT_S = 600  # a step of a large batch on a busy CPU answers nobody meanwhile
 
 ANSWER = {"reply": pa.string(), "error": pa.string(), "tokens": pa.int64()}
@@ -32,7 +31,7 @@ CPU_ENGINE: dict[str, Any] = {
     "dtype": "float32",
     "enforce_eager": True,
     "max_model_len": 2048,
-    "distributed_executor_backend": "uni",  # with the environment below: two processes, not three
+    "distributed_executor_backend": "uni",  # Ray has another opinion: see llm_server.OneProcess
     # vLLM 0.32 dies of a seeded request whose prompt it cuts ("CPU Generator does not use offset").
     "enable_chunked_prefill": False,
     "enable_prefix_caching": True,
@@ -59,9 +58,10 @@ class EnginePool:
     a Dataset's own actors end with it, and loading a model takes longer than many a call.
     """
 
-    def __init__(self, llm: Llm) -> None:
-        self.llm = llm
-        self._deployment: str | None = None
+    def __init__(self, llm: Llm, owner: str) -> None:
+        """Engines of the job whose output ``owner`` is, see `ray_jobs.apps.app_name`."""
+        self.llm, self._owner = llm, owner
+        self._running: tuple[str, str] | None = None  # app and deployment
 
     def __enter__(self) -> Self:
         return self
@@ -71,11 +71,11 @@ class EnginePool:
 
     def stop(self) -> None:
         """Give their resources back; the next call starts them again."""
-        if self._deployment is not None:
-            from ray import serve
+        if self._running is not None:
+            from ray_jobs.apps import end_app
 
-            serve.shutdown()
-            self._deployment = None
+            end_app(self._running[0])
+            self._running = None
 
     def answer(self, rows: Dataset) -> Dataset:
         """Add the columns ``reply``, ``error`` and ``tokens`` to rows with ``id``, ``messages``.
@@ -96,8 +96,9 @@ class EnginePool:
         )
 
     def _through_vllm(self, rows: Dataset) -> Dataset:
-        if self._deployment is None:
-            self._deployment = _start(self.llm)
+        if self._running is None:
+            self._running = _start(self.llm, self._owner)
+        app, deployment = self._running
         from ray.data.llm import ServeDeploymentProcessorConfig, build_processor
 
         columns = [c for c in rows.columns() or [] if c not in ("messages", "sampling_params")]
@@ -115,8 +116,8 @@ class EnginePool:
 
         process = build_processor(
             ServeDeploymentProcessorConfig(
-                deployment_name=self._deployment,
-                app_name=APP,
+                deployment_name=deployment,
+                app_name=app,
                 batch_size=self.llm.batch_rows,
                 concurrency=self.llm.engines,
                 should_continue_on_error=True,
@@ -170,7 +171,7 @@ def engine_config(llm: Llm, model_path: str) -> dict[str, Any]:
     workers = kwargs.get("tensor_parallel_size", 1) * kwargs.get("pipeline_parallel_size", 1)
     share = {"CPU": llm.num_cpus / workers, "GPU": llm.num_gpus / workers}
     return {
-        "model_loading_config": {"model_id": APP, "model_source": model_path},
+        "model_loading_config": {"model_id": "das", "model_source": model_path},
         "engine_kwargs": kwargs,
         "accelerator_type": None,
         "log_engine_metrics": False,
@@ -187,21 +188,23 @@ def engine_config(llm: Llm, model_path: str) -> dict[str, Any]:
     }
 
 
-def _start(llm: Llm) -> str:
-    """Start the replicas; the name of their deployment."""
+def _start(llm: Llm, owner: str) -> tuple[str, str]:
+    """Start the replicas; the names of their app and its deployment."""
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     with _silence():
         from ray import serve
         from ray.serve.llm import LLMConfig, build_llm_deployment
 
+        from ray_jobs.apps import app_name
         from ray_jobs.llm_server import LlmServer
 
         config = engine_config(llm, str(resolve_model(llm.model)))
         app = build_llm_deployment(LLMConfig(**config, server_cls=LlmServer))
         serve.start(proxy_location="Disabled")
-        serve.run(app, name=APP, route_prefix=None)
-        (deployment,) = serve.status().applications[APP].deployments
-    return deployment
+        name = app_name("llm", owner)
+        serve.run(app, name=name, route_prefix=None)
+        (deployment,) = serve.status().applications[name].deployments
+    return name, deployment
 
 
 @contextmanager

@@ -109,7 +109,7 @@ def pipeline_tokens(llm: Llm, count: int) -> float:
 
     from ray_jobs.llm import EnginePool
 
-    with EnginePool(llm) as engines:
+    with EnginePool(llm, "bench") as engines:
         engines.answer(ray.data.from_items(prompts(llm, 1))).take_all()
         started = time.perf_counter()
         answered = engines.answer(ray.data.from_items(prompts(llm, count)))

@@ -18,7 +18,7 @@ from das_lib.models import resolve_model
 from das_lib.speech.audio import Audio
 from das_lib.storage import Folder
 from das_lib.train.systems import LORA, Assembly, split_system
-from ray_jobs.feed import APP
+from ray_jobs.apps import app_name, running
 
 HEALTH_TIMEOUT_S = 600  # above the longest batch
 
@@ -101,8 +101,11 @@ def strategies(config: Config, assembly: Assembly) -> dict[str, Strategy]:
 
 
 @contextmanager
-def replicas(config: Config, assembly: Assembly) -> Iterator[None]:
-    """Run the replicas of `Recognizer` as the app ``das-asr`` as long as the context lasts."""
+def replicas(config: Config, assembly: Assembly, owner: str) -> Iterator[str]:
+    """The app of `Recognizer`'s replicas, which runs as long as the context lasts.
+
+    ``owner`` is the job's output, see `app_name`.
+    """
     pool = config.serve.pool
     deployment = serve.deployment(
         name="Recognizer",
@@ -112,8 +115,6 @@ def replicas(config: Config, assembly: Assembly) -> Iterator[None]:
         health_check_timeout_s=HEALTH_TIMEOUT_S,
     )(Recognizer)
     serve.start(proxy_location="Disabled")
-    try:
-        serve.run(deployment.bind(config, assembly), name=APP, route_prefix=None)
-        yield
-    finally:
-        serve.shutdown()
+    app = app_name("asr", owner)
+    with running(deployment.bind(config, assembly), app):
+        yield app

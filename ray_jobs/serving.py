@@ -6,16 +6,14 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 
-from ray import serve
-
 from das_lib.bulk.api import Limits
 from das_lib.bulk.hear import HearSettings
 from das_lib.bulk.windows import WindowSettings
 from das_lib.config import Config
 from das_lib.train.systems import BASE, DAS, LORA, assemblies, system_name
+from ray_jobs.apps import running
 from ray_jobs.bulk import choose_adapters
 from ray_jobs.calibrate import with_tau
-from ray_jobs.feed import APP
 from ray_jobs.listen import FRONT, Setup, front, start_http
 from ray_jobs.run import Run
 from ray_jobs.runtime import ray_session
@@ -45,9 +43,9 @@ def serve_api(
         start_http(host, port, token, limits)
         assembly = assemblies(folders, {})[0]
         names = model_names(folders)
-        with replicas(config, assembly.only(names.values())):
+        with replicas(config, assembly.only(names.values()), FRONT) as asr:
             setup = Setup(
-                replicas=APP,
+                replicas=asr,
                 models=names,
                 branches=(BASE, *folders),
                 limits=limits,
@@ -59,10 +57,10 @@ def serve_api(
                 vad=config.transcribe.vad,
             )
             app = front(setup, num_cpus=config.transcribe.reader_cpus)
-            serve.run(app, name=FRONT, route_prefix="/")
-            line = f"serving      http://{host}:{port}/v1  models: {', '.join(names)}"
-            print(line, file=sys.stderr, flush=True)
-            _wait()
+            with running(app, FRONT, "/"):
+                line = f"serving      http://{host}:{port}/v1  models: {', '.join(names)}"
+                print(line, file=sys.stderr, flush=True)
+                _wait()
 
 
 def model_names(adapters: Mapping[str, str]) -> dict[str, str]:

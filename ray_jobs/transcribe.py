@@ -67,11 +67,11 @@ def transcribe_with(run: Run, steps: Mapping[tuple[str, str], Step]) -> None:
             continue
         systems = {name: keys[name][0] for name in mine}
         sets = {name: keys[name][1] for name in mine}
-        with replicas(config, assembly.only(systems.values())):
+        with replicas(config, assembly.only(systems.values()), str(run.output)) as app:
             run_items(
                 "transcripts",
                 missing_blocks(corpora, mine, sets),
-                partial(Feed, systems, (BASE, *assembly.adapters)),
+                partial(Feed, app, systems, (BASE, *assembly.adapters)),
                 mine,
                 Pool(actors=FEEDERS, num_cpus=FEEDER_CPUS),
             )

@@ -130,3 +130,16 @@ def test_a_block_that_is_made_again_is_only_what_it_was_last(dataset, first, sec
     dataset.commit("b0", tries[second])
     summary = dataset.finish(2, 1.0, {})
     assert summary.rejected == len(tries[second].rejects)
+
+
+def test_rejected_rows_can_be_tried_again_beside_what_stays(dataset):
+    gone, odd = Reject("2", "storage", "down"), Reject("3", "not-audio")
+    dataset.commit("b0", Outcome(rows("1"), [gone, odd]))
+    dataset.commit("b1", Outcome(rows(), [Reject("4", "storage"), Reject("5", "storage")]))
+    dataset.commit("b2", Outcome(rows("6")))
+    assert dataset.rejected(["storage", "denied"]) == {"b0": {"2"}, "b1": {"4", "5"}}
+    dataset.commit("b0", dataset.without("b0", {"2"}) + Outcome(rows("2")))
+    dataset.commit("b1", dataset.without("b1", {"4", "5"}) + Outcome(rows("4"), [Reject("5", "x")]))
+    assert dataset.finish(6, 1.0, {}).reasons == {"not-audio": 1, "x": 1}
+    assert sorted(dataset.read()["id"].to_pylist()) == ["1", "2", "4", "6"]
+    assert dataset.without("b2", set()).rows.num_rows == 1

@@ -250,3 +250,28 @@ def test_a_corpus_that_grew_has_its_new_recordings_transcribed(finished, project
     summary = json.loads((output / "summary.json").read_text())
     assert (summary["in"], summary["out"], summary["rejected"]) == (10, 7, 3)
     assert summary["this_run"]["recordings"] == 2
+
+
+def test_what_was_rejected_for_a_reason_is_tried_again_on_demand(finished, project, corpus):
+    output, _ = finished
+    before = rows(output)
+    name = "talks/text.flac"
+    (corpus / name).write_bytes(CLIPS[1].read_bytes())
+    done = project.das(
+        *("transcribe", str(corpus), str(output), "--adapters", "none", "--format", "jsonl,srt"),
+        *("--retry", "not-audio,storage"),
+        timeout=1200,
+    )
+    assert "recordings   1 to try again" in done.stderr
+    after = rows(output)
+    assert after.keys() == {*before, name}
+    assert {id: after[id] for id in before} == before, "the block's others were not decoded again"
+    rejects = rows(output, part="rejects")
+    assert {id: row["reason"] for id, row in rejects.items()} == {
+        id: reason for id, reason in BAD.items() if id != name
+    }
+    lines = [line for path in (output / "jsonl").iterdir() for line in path.open()]
+    assert sorted(json.loads(line)["id"] for line in lines) == sorted(after)
+    assert exported(output, "srt").keys() == after.keys()
+    summary = json.loads((output / "summary.json").read_text())
+    assert (summary["in"], summary["out"], summary["rejected"]) == (10, 8, 2)

@@ -33,7 +33,6 @@ from das_lib.storage import Folder
 from ray_jobs import bulk_feed
 from ray_jobs.bulk_feed import BulkFeed, Listener
 from ray_jobs.cluster import Cluster
-from ray_jobs.feed import APP
 from schemas.bulk import RECORDINGS
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -257,7 +256,7 @@ def engines(two_cpus):
     deployment = serve.deployment(
         num_replicas=2, ray_actor_options={"num_cpus": 0.5}, graceful_shutdown_timeout_s=0
     )
-    serve.run(deployment(Recognizer).bind(), name=APP, route_prefix=None)
+    serve.run(deployment(Recognizer).bind(), name="engines", route_prefix=None)
     yield
     serve.shutdown()
 
@@ -277,7 +276,7 @@ def outcome_of(folder, **levels):
         adapters=(),
         windows_at_once=8,
     )
-    feed = BulkFeed(listener)
+    feed = BulkFeed("engines", listener)
     return feed(pa.Table.from_pylist(table, schema=RECORDINGS), ["corpus"])["corpus"]
 
 

@@ -56,7 +56,7 @@ def test_the_fake_engine_answers_every_row(two_cpus, music):
 
     from ray_jobs.llm import EnginePool
 
-    with EnginePool(Llm(engine="fake", batch_rows=4)) as engines:
+    with EnginePool(Llm(engine="fake", batch_rows=4), "test") as engines:
         answered, replies = both_calls(engines, codec.seed_rows(music, 6, 0).to_pylist())
     assert all(row["error"] == "" and row["reply"] for row in [*answered, *replies])
     assert all(row["tokens"] > 0 for row in replies)
@@ -75,7 +75,7 @@ def test_both_calls_share_one_vllm_and_a_bad_row_alone_fails(two_cpus, music):
     seeds = codec.seed_rows(music, 3, 0).to_pylist()
     seeds[0]["persona"] = "singer " * 5000  # longer than the engine's context
 
-    with EnginePool(llm) as engines:
+    with EnginePool(llm, "test") as engines:
         ask(engines, seeds[1:2], codec.instruction_messages, codec.instruction_pattern())
         first = replicas()
         answered, replies = both_calls(engines, seeds)

@@ -9,7 +9,7 @@ from adml_helpers import clips, pissa_adapter, prompt, read_set
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from das_lib.adml import Adml, Fixed, Transcriber
-from das_lib.adml.alignment import Seen, alignment_heads, token_frames
+from das_lib.adml.alignment import Seen, alignment_heads, median, token_frames
 from das_lib.adml.fallback import Fallback
 
 
@@ -43,6 +43,12 @@ def test_the_path_is_the_cheapest_monotonic_one(rows, frames):
     begin = token_frames(cost)
     assert begin.tolist() == slow_path(cost)
     assert begin[0] == 0
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 7, 9])
+def test_the_median_is_torchs(count):
+    values = torch.randint(0, 5, (count, 2000), generator=torch.Generator().manual_seed(count))
+    assert torch.equal(median(list(values)), values.median(0).values)
 
 
 @torch.inference_mode()

@@ -29,7 +29,7 @@ class WindowSettings:
     """A longer pause ends the window, full or not; None: no pause does."""
     join_gap_s: float = 1.0
     """How much of a longer pause is kept within a window, half of it on each side."""
-    break_from_s: float = 15.0
+    break_from_s: float = 20.0
     """A full window ends at its longest pause from here on; 0 to 30. Where none is left, it ends
     before the region that does not fit."""
     threshold: float = 0.5

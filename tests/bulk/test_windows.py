@@ -233,9 +233,11 @@ S, L, XL = 0.48, 0.8, 1.28
 @pytest.mark.parametrize(
     ("pauses", "options", "sentences"),
     [
-        # Behind 15 s is behind the third sentence or a later one; of equal pauses, the last.
+        # Behind 20 s is behind the fourth sentence or a later one; of equal pauses, the last.
         ([S, S, S, S, S], {}, [5, 5]),
         ([S, L, S, L, S], {}, [4, 5, 1]),
+        ([S, S, XL, L, S], {}, [4, 5, 1]),
+        ([S, S, XL, L, S], {"break_from_s": 15}, [3, 5, 2]),
         ([L, L, S, S, S], {}, [5, 5]),
         # The pause before what does not fit counts too.
         ([S, S, L, S, XL], {}, [5, 5]),
@@ -258,7 +260,7 @@ def test_a_full_window_ends_at_its_longest_pause(pauses, options, sentences):
 def test_what_a_break_leaves_is_cut_again_where_it_is_still_too_long():
     # The last sentence fits neither to both before nor to the second alone.
     probabilities = frames((16, 0.9), (3.2, 0), (6.4, 0.9), (0.64, 0), (28.8, 0.9))
-    found = cut(probabilities, pad_s=0)
+    found = cut(probabilities, pad_s=0, break_from_s=15)
     assert [round(window.duration_s, 1) for window in found] == [16, 6.4, 28.8]
 
 

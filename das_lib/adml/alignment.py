@@ -12,7 +12,7 @@ milliseconds, by more around silence.
 Shape suffixes: H alignment heads, T tokens with prompt and end, S encoder frames, R tokens of text.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -44,12 +44,16 @@ class Seen:
 
         Args:
             heads: Pairs of layer and head.
-            seconds: Length of each clip to watch, by its place in the memory; silence behind it is
-                not kept.
+            seconds: Length of each clip to watch, by its place in the memory; silence behind it
+                counts for nothing.
         """
         self._heads = heads
         self._frames = {u: max(1, round(s * FRAMES_PER_SECOND)) for u, s in seconds.items()}
-        self._scores: dict[tuple[int, int], list[torch.Tensor]] = {}
+        self._passes: dict[int, list[tuple[Sequence[int], torch.Tensor]]] = {
+            i: [] for i, _ in heads
+        }
+        """By layer, utterances and their scores. [B, H, T, S]"""
+        self._indexes: dict[int, torch.Tensor] = {}
 
     def __bool__(self) -> bool:
         """Whether any utterance is watched."""
@@ -57,8 +61,9 @@ class Seen:
 
     def forget(self, utterances: Sequence[int]) -> None:
         """Drop what was kept of them; they are decoded again."""
-        for key in [key for key in self._scores if key[0] in utterances]:
-            del self._scores[key]
+        for layer, passes in self._passes.items():
+            left = [([-1 if u in utterances else u for u in us], kept) for us, kept in passes]
+            self._passes[layer] = [(us, kept) for us, kept in left if any(u >= 0 for u in us)]
 
     def look(self, layer: int, length: int, utterances: Sequence[int], s: torch.Tensor) -> None:
         """Keep the heads' scores, before the softmax, at the positions of a pass.
@@ -69,22 +74,26 @@ class Seen:
             utterances: Places in the memory, B of them.
             s: [B, H, M, S] or, for one, [H, M, S]; the first T of the M queries are branch 0's.
         """
-        heads = [head for i, head in self._heads if i == layer]
-        if not heads:
+        if layer not in self._passes or not any(u in self._frames for u in utterances):
             return
-        for u, s_HMS in zip(utterances, s.view(-1, *s.shape[-3:]), strict=True):
-            if u in self._frames:
-                kept_HTS = s_HMS[heads, :length, : self._frames[u]].float()
-                self._scores.setdefault((u, layer), []).append(kept_HTS)
+        if layer not in self._indexes:  # once: a GPU would wait for each copy
+            heads = [head for i, head in self._heads if i == layer]
+            self._indexes[layer] = torch.tensor(heads, device=s.device)
+        s_BHTS = s.view(-1, *s.shape[-3:])[:, :, :length]
+        kept_BHTS = s_BHTS.index_select(1, self._indexes[layer])
+        self._passes[layer].append((tuple(utterances), kept_BHTS))
 
     def weights(self, utterance: int) -> torch.Tensor | None:
-        """Probabilities behind each token that was fed, in the heads' order. [H, T, S]."""
-        by_layer: dict[int, Iterator[torch.Tensor]] = {}
-        for layer in dict.fromkeys(layer for layer, _ in self._heads):
-            if (utterance, layer) not in self._scores:
+        """Probabilities behind each token that was fed, layer by layer. [H, T, S]."""
+        if utterance not in self._frames:
+            return None
+        layers = []
+        for passes in self._passes.values():
+            seen = [kept[us.index(utterance)] for us, kept in passes if utterance in us]
+            if not seen:
                 return None
-            by_layer[layer] = iter(torch.cat(self._scores[utterance, layer], 1))
-        return torch.stack([next(by_layer[layer]) for layer, _ in self._heads]).softmax(-1)
+            layers.append(torch.cat(seen, 1))
+        return torch.cat(layers)[..., : self._frames[utterance]].float().softmax(-1)
 
 
 def place_words(

@@ -97,6 +97,25 @@ def test_a_decode_sees_what_reading_its_transcript_shows(tmp_path, base, strateg
     assert seen.weights(0) is not None
 
 
+def test_what_is_seen_of_a_batch_is_what_is_seen_one_by_one():
+    heads, seconds = [[1, 2], [1, 0], [3, 1]], {4: 0.1, 7: 0.2}
+    batch, alone = Seen(heads, seconds), Seen(heads, seconds)
+    generator = torch.Generator().manual_seed(3)
+    for utterances, length in (([4, 5, 7], 3), ([4, 5, 7], 1), ([7], 1)):
+        for layer in range(4):
+            s_BHMS = torch.randn(len(utterances), 4, 2 * length, 20, generator=generator)
+            batch.look(layer, length, utterances, s_BHMS)
+            for u, s_HMS in zip(utterances, s_BHMS, strict=True):
+                alone.look(layer, length, [u], s_HMS)
+    for u, shape in ((4, (3, 4, 5)), (7, (3, 5, 10))):
+        assert batch.weights(u).shape == shape
+        assert torch.equal(batch.weights(u), alone.weights(u))
+    assert batch.weights(5) is None
+    batch.forget([4])
+    assert batch.weights(4) is None
+    assert torch.equal(batch.weights(7), alone.weights(7))
+
+
 @pytest.mark.parametrize("fallback", [None, Fallback(temperatures=(1.0,), min_avg_logprob=0.0)])
 def test_times_are_those_of_a_second_reading(base, fallback, monkeypatch):
     options = {"language": "en", "max_new_tokens": 30, "fallback": fallback, "word_times": True}

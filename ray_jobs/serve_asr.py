@@ -4,6 +4,7 @@ import asyncio
 import math
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,15 @@ class Recognizer:
     """One replica: a model and all its adapters resident, utterances decoded in batches."""
 
     def __init__(self, config: Config, assembly: Assembly) -> None:
+        # One thread loads and decodes: GNU OpenMP puts its workers to sleep between two products
+        # as soon as a second thread has workers too, and a decode takes a third longer.
+        self._thread = ThreadPoolExecutor(1, "decode")
+        self._thread.submit(self._load, config, assembly).result()
+        batching: Any = self.transcribe
+        batching.set_max_batch_size(config.serve.batch_utterances)
+        batching.set_batch_wait_timeout_s(config.serve.batch_wait_s)
+
+    def _load(self, config: Config, assembly: Assembly) -> None:
         torch.set_num_threads(math.ceil(config.serve.pool.num_cpus))
         cache = Path(tempfile.gettempdir()) / "das-models"
         decode = config.decode
@@ -55,9 +65,6 @@ class Recognizer:
             parts = (model, {learnt: here(folder)}) if method == LORA else (here(folder), {})
             self.transcriber.beside[system] = self.transcriber.engine.with_decoder(*parts)
         self.strategies = strategies(config, assembly)
-        batching: Any = self.transcribe
-        batching.set_max_batch_size(config.serve.batch_utterances)
-        batching.set_batch_wait_timeout_s(config.serve.batch_wait_s)
 
     @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.05)  # replaced in __init__
     async def transcribe(self, requests: list[Request]) -> list[Any]:
@@ -65,7 +72,8 @@ class Recognizer:
 
         Returns, for each utterance, columns of TRANSCRIPTS by system, or why there are none.
         """
-        return await asyncio.to_thread(self._transcribe, requests)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._transcribe, requests)
 
     def _transcribe(self, requests: list[Request]) -> list[Any]:
         answers: list[Any] = [None] * len(requests)

@@ -1,7 +1,10 @@
 """Recordings of any length in this process, without Ray: as the bulk job hears them."""
 
 import asyncio
+import queue
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from das_lib.adml import Strategy, Transcriber
@@ -40,9 +43,9 @@ def hear_locally(
     settings = settings or HearSettings()
     branches = transcriber.bank.names
     language = transcriber.engine.language or "en"
+    batches = _Batches(transcriber, strategy, batch_size)
 
     async def run() -> list[Heard]:
-        batches = _Batches(transcriber, strategy, batch_size)
         room = asyncio.Semaphore(AHEAD * batch_size)
         options = {"branches": branches, "language": language}
         return await asyncio.gather(
@@ -52,46 +55,80 @@ def hear_locally(
             )
         )
 
-    return asyncio.run(run())
+    # Decoding stays in the caller's thread: GNU OpenMP puts its workers to sleep between two
+    # products as soon as a second thread has workers too, and a decode takes a third longer.
+    with ThreadPoolExecutor(1) as reading:
+        heard = reading.submit(asyncio.run, run())
+        heard.add_done_callback(lambda _: batches.end())
+        batches.decode()
+        return heard.result()
 
 
 class _Batches:
-    """Windows that are asked for at about the same time, decoded together."""
+    """Windows that are asked for at about the same time, decoded together in another thread."""
 
     def __init__(self, transcriber: Transcriber, strategy: Strategy, size: int) -> None:
         self._transcriber, self._strategies, self._size = transcriber, {NAME: strategy}, size
-        self._waiting: list[tuple[Audio, bool, asyncio.Future[Any]]] = []
-        self._decoding: asyncio.Task[None] | None = None
+        self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
+        self._ended = False
 
     async def ask(self, audio: Audio, times: bool) -> Mapping[str, Any] | Reject:
         """See `das_lib.bulk.hear.Ask`."""
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append((audio, times, answer))
-        if self._decoding is None or self._decoding.done():
-            self._decoding = asyncio.create_task(self._decode())
-        return await answer
+        answer: Future[Any] = Future()
+        self._asked.put((audio, times, answer))
+        if self._ended:  # nobody decodes any more
+            answer.cancel()
+        return await asyncio.wrap_future(answer)
 
-    async def _decode(self) -> None:
-        while self._waiting:
-            before = 0
-            while before < len(self._waiting) < self._size:
-                before = len(self._waiting)
-                await asyncio.sleep(PATIENCE_S)
-            batch, self._waiting = self._waiting[: self._size], self._waiting[self._size :]
-            try:
-                heard = await asyncio.to_thread(
-                    self._transcriber.transcribe,
-                    [audio for audio, _, _ in batch],
-                    self._strategies,
-                    batch_size=self._size,
-                    word_times=[times for _, times, _ in batch],
-                )
-            except Exception as error:
-                for _, _, answer in batch:
-                    answer.set_exception(error)
-                continue
-            for (_, _, answer), result in zip(batch, heard, strict=True):
-                if not answer.cancelled():
-                    answer.set_result(
-                        result if isinstance(result, Reject) else result[NAME].columns(len(batch))
-                    )
+    def end(self) -> None:
+        """Let `decode` return."""
+        self._asked.put(None)
+
+    def decode(self) -> None:
+        """Answer until the end."""
+        try:
+            while not self._ended:
+                if batch := self._batch():
+                    self._answer(batch)
+        finally:
+            self._ended = True
+            while not self._asked.empty():
+                if asked := self._asked.get():
+                    asked[2].cancel()
+
+    def _batch(self) -> "list[_Asked]":
+        """The next windows, or none."""
+        batch: list[_Asked] = []
+        with suppress(queue.Empty):
+            while len(batch) < self._size:
+                asked = self._asked.get(timeout=PATIENCE_S if batch else None)
+                if asked is None:
+                    self._ended = True
+                    break
+                if asked[2].set_running_or_notify_cancel():
+                    batch.append(asked)
+        return batch
+
+    def _answer(self, batch: "list[_Asked]") -> None:
+        try:
+            heard = self._transcriber.transcribe(
+                [audio for audio, _, _ in batch],
+                self._strategies,
+                batch_size=self._size,
+                word_times=[times for _, times, _ in batch],
+            )
+        except BaseException as error:  # who waits must not wait for ever
+            interrupted = not isinstance(error, Exception)
+            for _, _, answer in batch:
+                answer.set_exception(RuntimeError("interrupted") if interrupted else error)
+            if interrupted:
+                raise
+            return
+        for (_, _, answer), result in zip(batch, heard, strict=True):
+            answer.set_result(
+                result if isinstance(result, Reject) else result[NAME].columns(len(batch))
+            )
+
+
+_Asked = tuple[Audio, bool, Future[Any]]
+"""A window, whether to time its words, and its answer to come."""

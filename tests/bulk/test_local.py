@@ -1,8 +1,11 @@
 """Long recordings with the real engine: as good as the clips one by one."""
 
 import os
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from das_lib.adml import Fixed, Transcriber
@@ -11,11 +14,72 @@ from das_lib.bench.material import read_utterances
 from das_lib.bulk.hear import HearSettings
 from das_lib.bulk.local import hear_locally
 from das_lib.bulk.vad import Vad
+from das_lib.errors import Reject
 from das_lib.evaluation.wer import corpus_wer
 from das_lib.models import resolve_model
+from das_lib.speech.audio import SAMPLE_RATE, AudioError
 
 SHARED = Path(os.environ.get("DAS_SHARED_DATA", "../shared/data")) / "speech"
 MINUTES = 3.0
+
+
+class Listened:
+    """A transcriber that says how loud each window is, and fails as it is told."""
+
+    bank = SimpleNamespace(names=("base",))
+    engine = SimpleNamespace(language="en")
+
+    def __init__(self, failure=None, fails_at=9):
+        self.failure, self.fails_at = failure, fails_at
+        self.batches, self.threads = [], set()
+
+    def transcribe(self, audio, strategies, *, batch_size, word_times):
+        assert len(audio) == len(word_times) <= batch_size
+        self.threads.add(threading.current_thread())
+        self.batches.append(len(audio))
+        if self.failure is not None and len(self.batches) == self.fails_at:
+            raise self.failure
+        return [self.result(f"{clip.max():.1f}") for clip in audio]
+
+    def result(self, text):
+        word = {"text": text, "branch": 0, "confidence": 0.9, "start_s": 0.0, "end_s": 0.5}
+        answer = {"text": text, "language": "en", "words": [word], "avg_logprob": -0.1}
+        answer |= {"temperature": 0.0, "no_speech_prob": None, "batch": 1}
+        if text == "0.7":
+            return Reject("", "not-finite", "of no use")
+        return {"heard": SimpleNamespace(columns=lambda batch: answer)}
+
+
+def recording(*levels):
+    """30 s at each level; without a VAD, a window each."""
+    return iter([np.full(30 * SAMPLE_RATE, level, np.float32) for level in levels])
+
+
+def hear(transcriber, **recordings):
+    return hear_locally(recordings, transcriber, Fixed(0), batch_size=3)
+
+
+def test_windows_of_all_recordings_share_batches_that_the_caller_s_thread_decodes():
+    transcriber = Listened()
+    one, two = hear(transcriber, a=recording(0.1, 0.2, 0.3, 0.4), b=recording(0.5, 0.6))
+    assert one.transcript.text == "0.1 0.2 0.3 0.4"
+    assert two.transcript.text == "0.5 0.6"
+    assert transcriber.batches == [3, 3]
+    assert transcriber.threads == {threading.current_thread()}
+
+
+def test_a_window_that_cannot_be_decoded_ends_the_call():
+    with pytest.raises(AudioError, match="not-finite: of no use"):
+        hear(Listened(), a=recording(0.1, 0.7), b=recording(*[0.2] * 20))
+
+
+@pytest.mark.parametrize("failure", [MemoryError("no room"), KeyboardInterrupt()])
+@pytest.mark.parametrize("fails_at", [1, 3])
+def test_what_the_engine_raises_is_raised_and_nobody_waits(failure, fails_at):
+    before = threading.active_count()
+    with pytest.raises(type(failure)):
+        hear(Listened(failure, fails_at), a=recording(*[0.1] * 20), b=recording(*[0.2] * 20))
+    assert threading.active_count() == before
 
 
 @pytest.mark.slow

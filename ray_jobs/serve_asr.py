@@ -32,7 +32,7 @@ class Recognizer:
 
     def __init__(self, config: Config, assembly: Assembly) -> None:
         # One thread loads and decodes: GNU OpenMP puts its workers to sleep between two products
-        # as soon as a second thread has workers too, and a decode takes a third longer.
+        # as soon as a second thread has workers too, and a decode takes longer.
         self._thread = ThreadPoolExecutor(1, "decode")
         self._thread.submit(self._load, config, assembly).result()
         batching: Any = self.transcribe

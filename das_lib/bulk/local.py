@@ -17,6 +17,9 @@ PATIENCE_S = 0.2  # how long a batch that is not full waits for another window; 
 AHEAD = 2  # batches of windows in memory: one is decoded while the next is read
 NAME = "heard"
 
+_Asked = tuple[Audio, bool, Future[Any]]
+"""A window, whether to time its words, and its answer to come."""
+
 
 def hear_locally(
     recordings: Mapping[str, Iterable[Audio]],
@@ -56,7 +59,7 @@ def hear_locally(
         )
 
     # Decoding stays in the caller's thread: GNU OpenMP puts its workers to sleep between two
-    # products as soon as a second thread has workers too, and a decode takes a third longer.
+    # products as soon as a second thread has workers too, and a decode takes longer.
     with ThreadPoolExecutor(1) as reading:
         heard = reading.submit(asyncio.run, run())
         heard.add_done_callback(lambda _: batches.end())
@@ -96,7 +99,7 @@ class _Batches:
                 if asked := self._asked.get():
                     asked[2].cancel()
 
-    def _batch(self) -> "list[_Asked]":
+    def _batch(self) -> list[_Asked]:
         """The next windows, or none."""
         batch: list[_Asked] = []
         with suppress(queue.Empty):
@@ -109,7 +112,7 @@ class _Batches:
                     batch.append(asked)
         return batch
 
-    def _answer(self, batch: "list[_Asked]") -> None:
+    def _answer(self, batch: list[_Asked]) -> None:
         try:
             heard = self._transcriber.transcribe(
                 [audio for audio, _, _ in batch],
@@ -128,7 +131,3 @@ class _Batches:
             answer.set_result(
                 result if isinstance(result, Reject) else result[NAME].columns(len(batch))
             )
-
-
-_Asked = tuple[Audio, bool, Future[Any]]
-"""A window, whether to time its words, and its answer to come."""

@@ -228,7 +228,8 @@ def _again(bulk: Bulk) -> list[Item]:
     rejected = bulk.transcripts.rejected(bulk.retry)
     count = sum(map(len, rejected.values()))
     print(f"recordings   {count} to try again", file=sys.stderr, flush=True)
-    for format, index in _indexes(bulk).items():
+    # Of all forms, not just those of this call: another asks for them again.
+    for format, index in _indexes(bulk, tuple(FORMATS)).items():
         for name in (f"{block}.parquet" for block in rejected):
             if index.data.exists(name):
                 listed = open_parquet(index.data.path(name)).read(["file"])
@@ -301,15 +302,15 @@ def _export(bulk: Bulk, items: list[Item]) -> None:
     folders = {name: bulk.output / name for name in bulk.formats}
     pool = Pool(actors=bulk.config.transcribe.readers, num_cpus=bulk.config.transcribe.reader_cpus)
     make = partial(Export, folders)
-    run_items("exports", items, make, _indexes(bulk), pool, unit="transcripts")
+    run_items("exports", items, make, _indexes(bulk, bulk.formats), pool, unit="transcripts")
 
 
 def _to_export(bulk: Bulk) -> list[Item]:
-    indexes = _indexes(bulk)
+    indexes = _indexes(bulk, bulk.formats)
     return pending_items(dict.fromkeys(indexes, bulk.transcripts), indexes)
 
 
-def _indexes(bulk: Bulk) -> dict[str, Dataset]:
+def _indexes(bulk: Bulk, formats: Sequence[str]) -> dict[str, Dataset]:
     """Which file holds which transcript, by format."""
     folder = bulk.output / "exports"
-    return {name: Dataset(folder / name, EXPORTS, "exports", name) for name in bulk.formats}
+    return {name: Dataset(folder / name, EXPORTS, "exports", name) for name in formats}

@@ -273,5 +273,8 @@ def test_what_was_rejected_for_a_reason_is_tried_again_on_demand(finished, proje
     lines = [line for path in (output / "jsonl").iterdir() for line in path.open()]
     assert sorted(json.loads(line)["id"] for line in lines) == sorted(after)
     assert exported(output, "srt").keys() == after.keys()
+    listed = (pq.read_table(path)["id"].to_pylist() for path in output.glob("recordings/data/*"))
+    [block] = [ids for ids in listed if name in ids]
+    assert exported(output, "txt").keys() == before.keys() - {*block}, "made when asked for again"
     summary = json.loads((output / "summary.json").read_text())
     assert (summary["in"], summary["out"], summary["rejected"]) == (10, 8, 2)

@@ -1,6 +1,5 @@
 """The replicas that transcribe: Ray Serve owns the model and the batching, without HTTP."""
 
-import asyncio
 import math
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import torch
 from ray import serve
 
 from das_lib.adml import Fallback, Fixed, Strategy, Transcriber, named_strategy
+from das_lib.bulk.batches import Batches
 from das_lib.config import Config
 from das_lib.errors import DasError, Reject
 from das_lib.models import resolve_model
@@ -35,9 +35,12 @@ class Recognizer:
         # as soon as a second thread has workers too, and a decode takes longer.
         self._thread = ThreadPoolExecutor(1, "decode")
         self._thread.submit(self._load, config, assembly).result()
-        batching: Any = self.transcribe
-        batching.set_max_batch_size(config.serve.batch_utterances)
-        batching.set_batch_wait_timeout_s(config.serve.batch_wait_s)
+        self._batches = Batches[Request, Any](
+            self._transcribe,
+            self._thread,
+            size=config.serve.batch_utterances,
+            wait_s=config.serve.batch_wait_s,
+        )
 
     def _load(self, config: Config, assembly: Assembly) -> None:
         torch.set_num_threads(math.ceil(config.serve.pool.num_cpus))
@@ -66,16 +69,15 @@ class Recognizer:
             self.transcriber.beside[system] = self.transcriber.engine.with_decoder(*parts)
         self.strategies = strategies(config, assembly)
 
-    @serve.batch(max_batch_size=16, batch_wait_timeout_s=0.05)  # replaced in __init__
-    async def transcribe(self, requests: list[Request]) -> list[Any]:
-        """Transcribe utterances with the systems that each asks for.
+    async def transcribe(self, request: Request) -> Any:
+        """Transcribe an utterance with the systems that it asks for, in a batch with others.
 
-        Returns, for each utterance, columns of TRANSCRIPTS by system, or why there are none.
+        Returns columns of TRANSCRIPTS by system, or why there are none.
         """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._transcribe, requests)
+        return await self._batches.ask(request)
 
     def _transcribe(self, requests: list[Request]) -> list[Any]:
+        """What `transcribe` returns, for each utterance."""
         answers: list[Any] = [None] * len(requests)
         for wanted in dict.fromkeys(systems for _, systems, _ in requests):
             at = [i for i, (_, systems, _) in enumerate(requests) if systems == wanted]

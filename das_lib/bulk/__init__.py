@@ -5,7 +5,7 @@
     fetch                                               a recording's bytes, wherever they lie
     media (decoders)                                    bytes -> blocks of 16 kHz mono
     vad, windows, pack                                  blocks -> windows of speech, up to 30 s
-    (the replicas, or `local` in this process)          windows -> what was heard in them
+    batches (the replicas), or `local` in this process  windows -> what was heard in them
     holes, guards, stitch, written                      what was heard -> `Transcript`
     hear                                                all of that for one recording
     rows, summary, merge                                transcripts as a dataset, and what it says

@@ -74,7 +74,7 @@ class Serve(Section):
     batch_utterances: Annotated[int, Field(ge=1)] = 16
     """Utterances decoded together."""
     batch_wait_s: Annotated[float, Field(ge=0)] = 0.05
-    """Longest wait for a batch to fill, seconds."""
+    """Longest that a free replica waits for a batch to fill, seconds."""
 
 
 class Transcribe(Section):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import ray.data
 
 from das_lib.config.tree import Llm
 from das_lib.dataset import Dataset
@@ -92,7 +91,7 @@ def _answers(
     if not prompts:
         return
     recorder = Recorder(engines.llm.record, prompts) if engines.llm.record else None
-    answered = engines.answer(ray.data.from_items(prompts))
+    answered = engines.answer(prompts)
     for batch in answered.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         by_domain: dict[str, list[dict[str, Any]]] = {}
         rows = batch.to_pylist()  # type: ignore[union-attr]

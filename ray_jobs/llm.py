@@ -2,11 +2,12 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
 import pyarrow as pa
+import ray.data
 from ray.data import ActorPoolStrategy, Dataset
 
 from das_lib.config.tree import Llm
@@ -31,6 +32,9 @@ CPU_ENGINE: dict[str, Any] = {
     "dtype": "float32",
     "enforce_eager": True,
     "max_model_len": 2048,
+    # vLLM's own numbers depend on who asks; with more sequences the cache runs out of room.
+    "max_num_seqs": 128,
+    "max_num_batched_tokens": 2048,
     "distributed_executor_backend": "uni",  # Ray has another opinion: see llm_server.OneProcess
     # vLLM 0.32 dies of a seeded request whose prompt it cuts ("CPU Generator does not use offset").
     "enable_chunked_prefill": False,
@@ -42,6 +46,10 @@ CPU_ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     # Else every engine binds its threads to the same cores, and leaves one of them idle.
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    # The sampler's tensors are of tens of megabytes: the C library would give each back to the
+    # system, and take it again a page at a time.
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 36),
 }
 QUIET = {
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -77,13 +85,17 @@ class EnginePool:
             end_app(self._running[0])
             self._running = None
 
-    def answer(self, rows: Dataset) -> Dataset:
+    def answer(self, prompts: Sequence[Mapping[str, Any]]) -> Dataset:
         """Add the columns ``reply``, ``error`` and ``tokens`` to rows with ``id``, ``messages``.
 
+        At least one row is needed.
         ``sampling_params`` of each row is what `das_lib.text.engine.sampling_params` gives. A row
         that the engine fails on has reply ``""`` and the reason in ``error``; all others have error
         ``""``. Both given columns are dropped, all others are kept. Order is not kept.
         """
+        # A block is a batch: Ray would make up to 200 of them, and each is a task or two.
+        blocks = -(-len(prompts) // self.llm.batch_rows)
+        rows = ray.data.from_items(list(prompts), override_num_blocks=blocks)
         if self.llm.engine == "vllm":
             return self._through_vllm(rows)
         return rows.map_batches(

@@ -1,6 +1,7 @@
 """What the benchmarks of text and speech measure: a stage on Ray, and the engine under it alone."""
 
 import multiprocessing
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -105,21 +106,29 @@ def _bare_voice(tts: Tts, texts: list[str], barrier: Any, answer: Connection) ->
 
 def pipeline_tokens(llm: Llm, count: int) -> float:
     """Tokens a second of ``count`` prompts through Ray Data, once an engine is there."""
-    import ray.data
-
     from ray_jobs.llm import EnginePool
 
     with EnginePool(llm, "bench") as engines:
-        engines.answer(ray.data.from_items(prompts(llm, 1))).take_all()
+        engines.answer(prompts(llm, 1)).take_all()
         started = time.perf_counter()
-        answered = engines.answer(ray.data.from_items(prompts(llm, count)))
-        tokens = sum(row["tokens"] for row in answered.iter_rows())
+        tokens = sum(row["tokens"] for row in engines.answer(prompts(llm, count)).iter_rows())
         return tokens / (time.perf_counter() - started)
 
 
 def bare_tokens(llm: Llm, path: str, count: int) -> float:
     """Tokens a second of vLLM alone, in a process of its own, on the same prompts."""
-    return begin(_bare_llm, llm, path, prompts(llm, count))()
+    from ray_jobs.llm import CPU_ENVIRONMENT, QUIET
+
+    threads = str(max(1, round(llm.num_cpus)))
+    ours = dict(os.environ)
+    # Before the process begins: the C library reads its settings then.
+    os.environ.update(QUIET | CPU_ENVIRONMENT | {"OMP_NUM_THREADS": threads})
+    try:
+        wait = begin(_bare_llm, path, prompts(llm, count))
+    finally:
+        os.environ.clear()
+        os.environ.update(ours)
+    return wait()
 
 
 def begin(target: Callable[..., None], *arguments: Any) -> Callable[[], Any]:
@@ -142,15 +151,11 @@ def begin(target: Callable[..., None], *arguments: Any) -> Callable[[], Any]:
     return end
 
 
-def _bare_llm(llm: Llm, path: str, rows: list[dict[str, Any]], answer: Connection) -> None:
-    import os
-
-    from ray_jobs.llm import CPU_ENGINE, CPU_ENVIRONMENT, ENGINE, QUIET
-
-    threads = str(max(1, round(llm.num_cpus)))
-    os.environ.update(QUIET | CPU_ENVIRONMENT | {"OMP_NUM_THREADS": threads})
+def _bare_llm(path: str, rows: list[dict[str, Any]], answer: Connection) -> None:
     from vllm import LLM, SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
+
+    from ray_jobs.llm import CPU_ENGINE, ENGINE
 
     engine = LLM(path, **ENGINE, **CPU_ENGINE)
     chats, params = [], []

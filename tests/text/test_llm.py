@@ -15,8 +15,6 @@ TEXT = Text(texts_per_reply=4, max_words=16)
 
 
 def ask(engines, rows, messages, pattern: str) -> list[dict]:
-    import ray.data
-
     prompts = [
         {
             **row,
@@ -25,7 +23,7 @@ def ask(engines, rows, messages, pattern: str) -> list[dict]:
         }
         for row in rows
     ]
-    return engines.answer(ray.data.from_items(prompts)).take_all()
+    return engines.answer(prompts).take_all()
 
 
 def both_calls(engines, seeds: list[dict]) -> tuple[list[dict], list[dict]]:

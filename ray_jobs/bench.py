@@ -1,4 +1,5 @@
-"""`das bench generate` and `synthesize`: the pipeline beside the bare engines under it; `scale`.
+"""`das bench generate`, `synthesize`, `transcribe`: the pipeline beside the bare engines under it.
+`scale` and `files`: very many rows and recordings.
 
 A pipeline's start (processes, models) is not what a night of work costs. Speech is measured after
 each worker's first block, text after the engine's first answer. The bare engines are loaded before
@@ -53,6 +54,10 @@ def add_ray_benches(benches: Any) -> None:
     scale.add_argument("--between", default="20,60", help="seconds between kills (20,60)")
     scale.add_argument("--seed", type=int, default=0)
     scale.set_defaults(handler=_scale)
+    text = "das transcribe on very many short files, with a tiny random Whisper"
+    files = benches.add_parser("files", help=text, description=text)
+    files.add_argument("--files", default="1000,100000", help="sizes (1000,100000)")
+    files.set_defaults(handler=_files)
 
 
 def _transcribe(arguments: argparse.Namespace) -> int:
@@ -141,10 +146,21 @@ def _scale(arguments: argparse.Namespace) -> int:
     sizes += [(arguments.killed, arguments.kills)] if arguments.killed else []
     least, most = (float(pause) for pause in arguments.between.split(","))
     rows = measure_scale(sizes, (least, most), arguments.seed)
-    publish("scale", rows, ["Memory in MB: medians of the first and last quarter of the speech."])
+    publish("scale", rows, [f"{_MEMORY} of the speech."])
     return 0 if all(row["missing"] == row["twice"] == 0 for row in rows) else 1
 
 
+def _files(arguments: argparse.Namespace) -> int:
+    from das_lib.bench.timing import publish
+    from ray_jobs.scale_files import measure_files
+
+    rows = measure_files([int(count) for count in arguments.files.split(",")])
+    rows = [row | {"ratio": row["files_per_s"] / rows[0]["files_per_s"]} for row in rows]
+    publish("files", rows, [f"{_MEMORY} of the run.", "files_per_s: once all readers work."])
+    return 0 if all(row["missing"] == row["twice"] == 0 for row in rows) else 1
+
+
+_MEMORY = "Memory in MB: medians of the first and last quarter"
 _NOTE = "Loading is left out on both sides; Ray Data's own start is in the pipeline's time."
 
 

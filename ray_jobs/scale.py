@@ -130,7 +130,7 @@ def measure_run(folder: Path, utterances: int, chaos: Chaos) -> dict[str, Any]:
         "texts_s": seconds["generate"],
         "speech_s": seconds["synthesize"],
         "utterances_per_s": utterances / total,
-        **_flatness(chaos.memory),
+        **flatness(chaos.memory),
         **accounted(load_config(path)),
     }
 
@@ -181,7 +181,8 @@ def accounted(config: Config) -> dict[str, Any]:
     }
 
 
-def _flatness(memory: list[tuple[float, float, float]]) -> dict[str, float]:
+def flatness(memory: list[tuple[float, float, float]]) -> dict[str, float]:
+    """Megabytes of the driver and of the largest worker, in the first and the last quarter."""
     quarter = max(1, len(memory) // 4)
     found = {}
     for name, column in (("driver", 1), ("worker", 2)):

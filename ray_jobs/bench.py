@@ -75,7 +75,6 @@ def _transcribe(arguments: argparse.Namespace) -> int:
     clips = read_clips(default_manifest(), 64)
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus"
-        corpus.mkdir()
         measured.write_corpus(clips, arguments.recordings, corpus)
         count = max(int(k) for k in arguments.k.split(","))
         adapters = list(write_adapters(Path(folder), read_checkpoint(model).config, count).items())

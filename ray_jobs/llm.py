@@ -172,14 +172,19 @@ class PythonEngine:
         return kept
 
 
+def cpu_environment(llm: Llm) -> dict[str, str]:
+    """What a process that holds vLLM on a CPU has in its environment from its beginning."""
+    threads = str(max(1, round(llm.num_cpus)))
+    return QUIET | CPU_ENVIRONMENT | {"OMP_NUM_THREADS": threads}
+
+
 def engine_config(llm: Llm, model_path: str) -> dict[str, Any]:
     """Keyword arguments of Ray Serve's configuration of vLLM."""
     kwargs = ENGINE | llm.engine_kwargs
     environment = dict(QUIET)
     if not llm.num_gpus:
         kwargs = CPU_ENGINE | kwargs
-        threads = str(max(1, round(llm.num_cpus)))
-        environment |= CPU_ENVIRONMENT | {"OMP_NUM_THREADS": threads}
+        environment = cpu_environment(llm)
     workers = kwargs.get("tensor_parallel_size", 1) * kwargs.get("pipeline_parallel_size", 1)
     share = {"CPU": llm.num_cpus / workers, "GPU": llm.num_gpus / workers}
     return {

@@ -117,12 +117,11 @@ def pipeline_tokens(llm: Llm, count: int) -> float:
 
 def bare_tokens(llm: Llm, path: str, count: int) -> float:
     """Tokens a second of vLLM alone, in a process of its own, on the same prompts."""
-    from ray_jobs.llm import CPU_ENVIRONMENT, QUIET
+    from ray_jobs.llm import cpu_environment
 
-    threads = str(max(1, round(llm.num_cpus)))
     ours = dict(os.environ)
     # Before the process begins: the C library reads its settings then.
-    os.environ.update(QUIET | CPU_ENVIRONMENT | {"OMP_NUM_THREADS": threads})
+    os.environ.update(cpu_environment(llm))
     try:
         wait = begin(_bare_llm, path, prompts(llm, count))
     finally:

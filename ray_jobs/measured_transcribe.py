@@ -30,10 +30,16 @@ def bench_config(model: str, precision: str, batch: int, num_cpus: int, folder: 
 
 
 def write_corpus(clips: Sequence[Audio], count: int, folder: Path) -> None:
-    """``count`` files that share the clips' content."""
-    encoded = [to_flac(clip) for clip in clips]
+    """``count`` files that share the clips' content, in folders of a thousand."""
+    first: list[Path] = []
     for i in range(count):
-        (folder / f"{i:06d}.flac").write_bytes(encoded[i % len(encoded)])
+        path = folder / f"{i // 1000:04d}" / f"{i % 1000:03d}.flac"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if i < len(clips):
+            path.write_bytes(to_flac(clips[i]))
+            first.append(path)
+        else:
+            path.hardlink_to(first[i % len(clips)])
 
 
 def pipeline_rtfx(
@@ -59,7 +65,7 @@ def bare_rtfx(
     config: Config, model: str, corpus: Path, adapters: Mapping[str, Path], count: int
 ) -> float:
     """Audio seconds a second of a process that reads the same files and decodes them in batches."""
-    return begin(_bare, config, model, sorted(corpus.iterdir())[:count], dict(adapters))()
+    return begin(_bare, config, model, sorted(corpus.rglob("*.flac"))[:count], dict(adapters))()
 
 
 def _bare(

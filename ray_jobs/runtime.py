@@ -150,8 +150,8 @@ def _init(config: Config) -> None:
         # Its State API is what Ray Train's watchdog of a domain's controller asks: without it,
         # every domain waits 12 s for the watchdog to end, which could not have done its work.
         options |= {"include_dashboard": True}
-        # Its controller looks at the replicas 10 times a second, and so asks Ray's: on two cores
-        # that alone takes a twentieth of one, and an engine's threads wait for each other.
+        # Serve's controller looks at the replicas 10 times a second, and asks Ray's for them: what
+        # that takes from one of an engine's threads, on few cores, the others wait for.
         os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.5")
         # Nobody reclaims this machine: one process less for each domain's training.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")

@@ -17,16 +17,16 @@ import yaml
 from das_lib.config import Config, load_config
 from das_lib.config.data import Tts
 from das_lib.dataset import open_parquet
-from das_lib.speech.audio import to_flac
+from das_lib.speech.audio import Audio
 from das_lib.speech.tts import FakeSynthesizer
 from das_lib.testing import tiny_whisper
 from ray_jobs.bulk import plan_bulk
 from ray_jobs.cluster import Cluster
 from ray_jobs.measured import SENTENCES, sentences, steady_rate
+from ray_jobs.measured_transcribe import write_corpus
 from ray_jobs.scale import Chaos, flatness
 
 CONTENTS = 64
-PER_FOLDER = 1000
 LONGEST = 16_000  # samples: a window of the tiny Whisper
 UNDISTURBED = (0.0, 0.0)
 
@@ -37,7 +37,8 @@ def measure_files(counts: list[int]) -> list[dict[str, Any]]:
     for count in counts:
         with tempfile.TemporaryDirectory(prefix="das-") as folder, Cluster(Path(folder)) as cluster:
             path = _config(Path(folder))
-            corpus = write_files(Path(folder), count)
+            corpus = Path(folder) / "corpus"
+            write_corpus(_tones(), count, corpus)
             chaos = Chaos(cluster, 0, random.Random(0), *UNDISTURBED)
             rows.append(measure_corpus(path, corpus, chaos))
             print(rows[-1], file=sys.stderr, flush=True)
@@ -57,19 +58,9 @@ def measure_corpus(config: Path, corpus: Path, chaos: Chaos) -> dict[str, Any]:
     }
 
 
-def write_files(folder: Path, count: int) -> Path:
-    """A corpus of ``count`` files that share what is in them."""
-    corpus, contents = folder / "corpus", folder / "contents"
-    contents.mkdir()
+def _tones() -> list[Audio]:
     voice = FakeSynthesizer(Tts(engine="fake"))
-    for place, text in enumerate(sentences(CONTENTS)):
-        (contents / f"{place}.flac").write_bytes(to_flac(voice.speak(text)[:LONGEST]))
-    for place in range(count):
-        if place % PER_FOLDER == 0:
-            (corpus / f"{place // PER_FOLDER:04d}").mkdir(parents=True)
-        name = f"{place // PER_FOLDER:04d}/{place % PER_FOLDER:04d}.flac"
-        os.link(contents / f"{place % CONTENTS}.flac", corpus / name)
-    return corpus
+    return [voice.speak(text)[:LONGEST] for text in sentences(CONTENTS)]
 
 
 def _config(folder: Path) -> Path:

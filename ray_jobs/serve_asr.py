@@ -1,4 +1,4 @@
-"""The replicas that transcribe: Ray Serve owns the model and the batching, without HTTP."""
+"""The replicas that transcribe: Ray Serve keeps them, `Batches` fills what they decode at once."""
 
 import math
 import tempfile

@@ -2,23 +2,21 @@
 
 import asyncio
 import queue
-from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from das_lib.adml import Strategy, Transcriber
+from das_lib.bulk.batches import Batches
 from das_lib.bulk.hear import Heard, HearSettings, hear
 from das_lib.bulk.vad import Vad
 from das_lib.errors import Reject
 from das_lib.speech.audio import Audio
 
-PATIENCE_S = 0.2  # how long a batch that is not full waits for another window; reading takes 0.05
+PATIENCE_S = 0.5  # how long the engine waits for a batch to fill; reading a window takes 0.05
 AHEAD = 2  # batches of windows in memory: one is decoded while the next is read
 NAME = "heard"
-
-_Asked = tuple[Audio, bool, Future[Any]]
-"""A window, whether to time its words, and its answer to come."""
 
 
 def hear_locally(
@@ -46,14 +44,32 @@ def hear_locally(
     settings = settings or HearSettings()
     branches = transcriber.bank.names
     language = transcriber.engine.language or "en"
-    batches = _Batches(transcriber, strategy, batch_size)
+    strategies = {NAME: strategy}
+    here = _Here()
+
+    def decode(windows: list[tuple[Audio, bool]]) -> list[Mapping[str, Any] | Reject]:
+        heard = transcriber.transcribe(
+            [audio for audio, _ in windows],
+            strategies,
+            batch_size=batch_size,
+            word_times=[times for _, times in windows],
+        )
+        return [
+            result if isinstance(result, Reject) else result[NAME].columns(len(windows))
+            for result in heard
+        ]
+
+    batches = Batches(decode, here, size=batch_size, wait_s=PATIENCE_S)
+
+    async def ask(audio: Audio, times: bool) -> Mapping[str, Any] | Reject:
+        return await batches.ask((audio, times))
 
     async def run() -> list[Heard]:
         room = asyncio.Semaphore(AHEAD * batch_size)
         options = {"branches": branches, "language": language}
         return await asyncio.gather(
             *(
-                hear(blocks, batches.ask, settings, vad, room, id=id, **options)
+                hear(blocks, ask, settings, vad, room, id=id, **options)
                 for id, blocks in recordings.items()
             )
         )
@@ -62,72 +78,39 @@ def hear_locally(
     # products as soon as a second thread has workers too, and a decode takes longer.
     with ThreadPoolExecutor(1) as reading:
         heard = reading.submit(asyncio.run, run())
-        heard.add_done_callback(lambda _: batches.end())
-        batches.decode()
+        heard.add_done_callback(lambda _: here.shutdown())
+        here.work()
         return heard.result()
 
 
-class _Batches:
-    """Windows that are asked for at about the same time, decoded together in another thread."""
+class _Here(Executor):
+    """Has what is submitted done by the thread that calls `work`."""
 
-    def __init__(self, transcriber: Transcriber, strategy: Strategy, size: int) -> None:
-        self._transcriber, self._strategies, self._size = transcriber, {NAME: strategy}, size
-        self._asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
-        self._ended = False
+    def __init__(self) -> None:
+        self._submitted: queue.SimpleQueue[tuple[Future[Any], partial[Any]] | None] = (
+            queue.SimpleQueue()
+        )
 
-    async def ask(self, audio: Audio, times: bool) -> Mapping[str, Any] | Reject:
-        """See `das_lib.bulk.hear.Ask`."""
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """See `Executor`."""
         answer: Future[Any] = Future()
-        self._asked.put((audio, times, answer))
-        if self._ended:  # nobody decodes any more
-            answer.cancel()
-        return await asyncio.wrap_future(answer)
+        self._submitted.put((answer, partial(fn, *args, **kwargs)))
+        return answer
 
-    def end(self) -> None:
-        """Let `decode` return."""
-        self._asked.put(None)
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let `work` return."""
+        self._submitted.put(None)
 
-    def decode(self) -> None:
-        """Answer until the end."""
-        try:
-            while not self._ended:
-                if batch := self._batch():
-                    self._answer(batch)
-        finally:
-            self._ended = True
-            while not self._asked.empty():
-                if asked := self._asked.get():
-                    asked[2].cancel()
-
-    def _batch(self) -> list[_Asked]:
-        """The next windows, or none."""
-        batch: list[_Asked] = []
-        with suppress(queue.Empty):
-            while len(batch) < self._size:
-                asked = self._asked.get(timeout=PATIENCE_S if batch else None)
-                if asked is None:
-                    self._ended = True
-                    break
-                if asked[2].set_running_or_notify_cancel():
-                    batch.append(asked)
-        return batch
-
-    def _answer(self, batch: list[_Asked]) -> None:
-        try:
-            heard = self._transcriber.transcribe(
-                [audio for audio, _, _ in batch],
-                self._strategies,
-                batch_size=self._size,
-                word_times=[times for _, times, _ in batch],
-            )
-        except BaseException as error:  # who waits must not wait for ever
-            interrupted = not isinstance(error, Exception)
-            for _, _, answer in batch:
+    def work(self) -> None:
+        """Do it until the end."""
+        while (submitted := self._submitted.get()) is not None:
+            answer, do = submitted
+            if not answer.set_running_or_notify_cancel():
+                continue
+            try:
+                answer.set_result(do())
+            except BaseException as error:  # who waits must not wait for ever
+                interrupted = not isinstance(error, Exception)
                 answer.set_exception(RuntimeError("interrupted") if interrupted else error)
-            if interrupted:
-                raise
-            return
-        for (_, _, answer), result in zip(batch, heard, strict=True):
-            answer.set_result(
-                result if isinstance(result, Reject) else result[NAME].columns(len(batch))
-            )
+                if interrupted:
+                    raise

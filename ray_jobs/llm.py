@@ -180,6 +180,8 @@ def cpu_environment(llm: Llm) -> dict[str, str]:
 
 def engine_config(llm: Llm, model_path: str) -> dict[str, Any]:
     """Keyword arguments of Ray Serve's configuration of vLLM."""
+    from ray_jobs.apps import ROUND_ROBIN
+
     kwargs = ENGINE | llm.engine_kwargs
     environment = dict(QUIET)
     if not llm.num_gpus:
@@ -201,6 +203,7 @@ def engine_config(llm: Llm, model_path: str) -> dict[str, Any]:
             "max_ongoing_requests": llm.batch_rows * CONCURRENT_BATCHES,
             "ray_actor_options": {"num_cpus": 0},  # the workers' bundles have them
             "health_check_timeout_s": HEALTH_TIMEOUT_S,
+            "request_router_config": ROUND_ROBIN,
         },
     }
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from ray import serve
+from ray.serve.config import RequestRouterConfig
 
 from das_lib.adml import Fallback, Fixed, Strategy, Transcriber, named_strategy
 from das_lib.bulk.batches import Batches
@@ -19,7 +20,7 @@ from das_lib.models import resolve_model
 from das_lib.speech.audio import Audio
 from das_lib.storage import Folder
 from das_lib.train.systems import LORA, Assembly, split_system
-from ray_jobs.apps import app_name, running
+from ray_jobs.apps import ROUND_ROBIN, app_name, running
 
 HEALTH_TIMEOUT_S = 600  # above the longest batch
 
@@ -123,6 +124,7 @@ def replicas(config: Config, assembly: Assembly, owner: str) -> Iterator[str]:
         max_ongoing_requests=4 * config.serve.batch_utterances,
         ray_actor_options={"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus},
         health_check_timeout_s=HEALTH_TIMEOUT_S,
+        request_router_config=RequestRouterConfig(**ROUND_ROBIN),
     )(Recognizer)
     serve.start(proxy_location="Disabled")
     app = app_name("asr", owner)

@@ -1,9 +1,13 @@
 """Apps of several jobs on one cluster."""
 
+import asyncio
+from collections import Counter
+
 import pytest
 from ray import serve
+from ray.serve.config import RequestRouterConfig
 
-from ray_jobs.apps import app_name, running
+from ray_jobs.apps import ROUND_ROBIN, app_name, running
 
 pytestmark = pytest.mark.ray
 
@@ -32,3 +36,28 @@ def test_a_job_that_ends_leaves_the_other_s_app_and_the_last_ends_serve(two_cpus
         assert set(serve.status().applications) == {one}
         assert serve.get_app_handle(one).remote().result() == "one"
     assert not serve.status().applications
+
+
+@serve.deployment(
+    num_replicas=2,
+    max_ongoing_requests=200,
+    request_router_config=RequestRouterConfig(**ROUND_ROBIN),
+    ray_actor_options={"num_cpus": 0.1},
+)
+class Slow:
+    async def __call__(self):
+        await asyncio.sleep(0.5)
+        return serve.get_replica_context().replica_id.unique_id
+
+
+def test_requests_that_come_all_at_once_are_shared_among_replicas(two_cpus):
+    serve.start(proxy_location="Disabled")
+    name = app_name("asr", "slow")
+    with running(Slow.bind(), name):
+        handle = serve.get_app_handle(name)
+        handle.remote().result()  # of the one that answers, Serve's own router knows it is idle
+        asked = [handle.remote() for _ in range(100)]
+        shares = Counter(one.result() for one in asked)
+    assert shares.total() == 100
+    assert min(shares.values()) >= 45  # in turn, but routed by more than one task at a time
+    assert len(shares) == 2

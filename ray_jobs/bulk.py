@@ -33,7 +33,7 @@ from das_lib.errors import DasError
 from das_lib.progress import format_seconds
 from das_lib.storage import Folder, file_hash
 from das_lib.train.systems import BASE, DAS, Assembly
-from ray_jobs.bulk_feed import BulkFeed, Listener
+from ray_jobs.bulk_feed import BLOCKS_AT_ONCE, BulkFeed, Listener
 from ray_jobs.calibrate import with_tau
 from ray_jobs.flow import Item, pending_items, run_items
 from ray_jobs.run import Run, versions
@@ -295,6 +295,7 @@ def _decode(bulk: Bulk, todo: list[Item]) -> float:
             {"corpus": bulk.transcripts},
             Pool(actors=transcribe.readers, num_cpus=transcribe.reader_cpus),
             unit="recordings",
+            overlap=BLOCKS_AT_ONCE,
         )
 
 

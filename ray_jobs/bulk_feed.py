@@ -15,7 +15,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
 from das_lib.bulk.fetch import open_recording
-from das_lib.bulk.hear import HearSettings, hear
+from das_lib.bulk.hear import HearSettings, hear, together
 from das_lib.bulk.media import decode
 from das_lib.bulk.recording import Recording
 from das_lib.bulk.rows import to_row
@@ -35,8 +35,9 @@ IN_A_ROW = 16
 QUIET_S = 1800.0
 """Longest that none of a worker's windows may be answered: several times the longest batch, and
 enough to start replicas. Serve itself waits for replicas for ever."""
-AT_ONCE = 16
-"""Recordings that a worker reads at once; short ones would not fill the batches otherwise."""
+BLOCKS_AT_ONCE = 2
+"""Blocks that a worker has begun: the next one's recordings are read while the last windows of the
+one before are decoded. Workers whose blocks are alike would else run dry all at once."""
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class Listener:
 
 
 class BulkFeed:
-    """Work: rows of RECORDINGS to rows of BULK_TRANSCRIPTS."""
+    """`AsyncWork`: rows of RECORDINGS to rows of BULK_TRANSCRIPTS."""
 
     def __init__(self, app: str, listener: Listener) -> None:
         """Work for the replicas of ``app``."""
@@ -64,30 +65,27 @@ class BulkFeed:
         self.vad = Vad.from_package() if listener.vad else None
         self.replicas = serve.get_app_handle(app)
         self.heard, self.given_up = 0.0, 0
+        # First come, first served: a block's recordings are begun before the next block's.
+        self.room = asyncio.Semaphore(listener.windows_at_once)
+        # As many recordings as windows: where each is one window, fewer would not fill the batches.
+        self.turn = asyncio.Semaphore(listener.windows_at_once)
+        self.alone = asyncio.Lock()
 
-    def __call__(self, rows: pa.Table, outputs: list[str]) -> Mapping[str, Outcome]:
+    async def __call__(self, rows: pa.Table, outputs: list[str]) -> Mapping[str, Outcome]:
         """Work on a block; its one output gets the outcome."""
         (output,) = outputs
-        return {output: asyncio.run(self._block(rows))}
-
-    async def _block(self, rows: pa.Table) -> Outcome:
-        room = asyncio.Semaphore(self.listener.windows_at_once)
-        turn = asyncio.Semaphore(AT_ONCE)
-        self.alone = asyncio.Lock()  # of this event loop
         recordings = [Recording(**row) for row in rows.to_pylist()]
-        made = await asyncio.gather(*(self._one(r, room, turn) for r in recordings))
+        async with together() as tasks:
+            hearing = [tasks.create_task(self._one(recording)) for recording in recordings]
+        made = [task.result() for task in hearing]
         good = [row for row in made if not isinstance(row, Reject)]
-        return Outcome(
-            pa.Table.from_pylist(good, schema=BULK_TRANSCRIPTS),
-            [row for row in made if isinstance(row, Reject)],
-            sum(row["duration_s"] for row in good),
-        )
+        transcripts = pa.Table.from_pylist(good, schema=BULK_TRANSCRIPTS)
+        rejects = [row for row in made if isinstance(row, Reject)]
+        return {output: Outcome(transcripts, rejects, sum(row["duration_s"] for row in good))}
 
-    async def _one(
-        self, recording: Recording, room: asyncio.Semaphore, turn: asyncio.Semaphore
-    ) -> dict[str, Any] | Reject:
+    async def _one(self, recording: Recording) -> dict[str, Any] | Reject:
         listener = self.listener
-        async with turn:
+        async with self.turn:
             started = time.monotonic()
             try:
                 file = await asyncio.to_thread(open_recording, recording)
@@ -102,7 +100,7 @@ class BulkFeed:
                         self._ask,
                         listener.settings,
                         self.vad,
-                        room,
+                        self.room,
                         id=recording.id,
                         branches=listener.branches,
                         language=listener.language,

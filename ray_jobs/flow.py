@@ -6,6 +6,7 @@ operator beside a full pool hangs without an error, ray#44687), makes the block 
 and of commit, and leaves a resumed run exactly the blocks without a file.
 """
 
+import asyncio
 import logging
 import math
 import os
@@ -42,6 +43,14 @@ class Work(Protocol):
         ...
 
 
+class AsyncWork(Protocol):
+    """`Work` that has several blocks at a time, in one event loop."""
+
+    async def __call__(self, rows: pa.Table, outputs: list[str]) -> Mapping[str, Outcome]:
+        """Work on ``rows``."""
+        ...
+
+
 class OneOutput:
     """A `Process` as `Work`: the block's single output gets its outcome."""
 
@@ -64,12 +73,12 @@ class Item:
     """Ids of the rows to work on, where the one output has the block and rejected these."""
 
 
-class BlockWorker:
-    """The actor of a pool."""
+class _Blocks:
+    """What an actor of a pool does besides its work."""
 
     def __init__(
         self,
-        make: Callable[[], Work],
+        make: Callable[[], Any],
         outputs: Mapping[str, Dataset],
         num_threads: int,
         max_growth: int,
@@ -79,15 +88,20 @@ class BlockWorker:
             sys.modules["torch"].set_num_threads(num_threads)
         self.max_growth, self.size = max_growth, 0
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Read, work on and commit the block that the batch's one row describes."""
+    def read(self, batch: pa.Table) -> tuple[dict[str, Any], pa.Table]:
+        """The block that the batch's one row describes."""
         if self.size and resident_bytes() - self.size > self.max_growth:
             os._exit(0)  # nothing is lost: Ray starts the actor anew and gives it this block again
         (item,) = batch.to_pylist()
         rows = read_block(item["path"], item["row_group"])
         if item["again"]:
             rows = rows.filter(pc.field("id").isin(item["again"]))
-        outcomes = self.work(rows, item["outputs"])
+        return item, rows
+
+    def commit(
+        self, item: Mapping[str, Any], num_rows: int, outcomes: Mapping[str, Outcome]
+    ) -> pa.Table:
+        """What came of it, and its statistics."""
         for output in item["outputs"]:
             dataset, outcome = self.outputs[output], outcomes[output]
             kept = dataset.without(item["name"], item["again"]) if item["again"] else None
@@ -96,12 +110,31 @@ class BlockWorker:
         self.size = self.size or resident_bytes()
         return pa.table(
             {
-                "rows": [rows.num_rows],
+                "rows": [num_rows],
                 "rejected": [sum(len(o.rejects) for o in outcomes.values())],
                 "amount": [sum(o.amount for o in outcomes.values())],
             },
             schema=STATS,
         )
+
+
+class BlockWorker(_Blocks):
+    """The actor of a pool, one block at a time."""
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Read, work on and commit a block."""
+        item, rows = self.read(batch)
+        return self.commit(item, rows.num_rows, self.work(rows, item["outputs"]))
+
+
+class AsyncBlockWorker(_Blocks):
+    """The actor of a pool that has several blocks at a time."""
+
+    async def __call__(self, batch: pa.Table) -> pa.Table:
+        """Read, work on and commit a block."""
+        item, rows = await asyncio.to_thread(self.read, batch)
+        outcomes = await self.work(rows, item["outputs"])
+        return await asyncio.to_thread(self.commit, item, rows.num_rows, outcomes)
 
 
 def resident_bytes() -> int:
@@ -116,14 +149,17 @@ def resident_bytes() -> int:
 def run_items(
     stage: str,
     items: Iterable[Item],
-    make: Callable[[], Work],
+    make: Callable[[], Work | AsyncWork],
     outputs: Mapping[str, Dataset],
     pool: Pool,
     *,
     unit: str = "utterances",
     max_growth: int = MAX_GROWTH,
+    overlap: int | None = None,
 ) -> float:
     """Work through ``items`` with ``pool.actors`` workers; seconds it took.
+
+    With ``overlap``, ``make`` gives `AsyncWork` and each worker has so many blocks at a time.
 
     Raises:
         Exception: whatever a worker raised; blocks committed so far stay committed.
@@ -144,10 +180,12 @@ def run_items(
             for item in todo
         ]
         stats = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            BlockWorker,
+            BlockWorker if overlap is None else AsyncBlockWorker,
             batch_size=1,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=min(pool.actors, len(rows))),
+            compute=ray.data.ActorPoolStrategy(
+                size=min(pool.actors, len(rows)), max_concurrent_calls_per_actor=overlap
+            ),
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus or None,
             fn_constructor_args=(make, dict(outputs), math.ceil(pool.num_cpus), max_growth),

@@ -86,7 +86,7 @@ async def hear(
     windows = Windows(blocks, vad, settings.windows)
     iterator = iter(windows)
     listening: list[asyncio.Task[_Listened]] = []
-    async with _together() as tasks:
+    async with together() as tasks:
         while True:
             await room.acquire()
             try:
@@ -129,7 +129,7 @@ async def _read(windows: Iterator[Window]) -> Window | None:
 
 
 @asynccontextmanager
-async def _together() -> AsyncIterator[asyncio.TaskGroup]:
+async def together() -> AsyncIterator[asyncio.TaskGroup]:
     """Tasks of which the first that fails ends the others and the block; its error is raised."""
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -150,13 +150,18 @@ class _Listened:
     batches: float
 
 
+def needs_times(window: Window) -> bool:
+    """Whether the times of its words are needed to put the transcript together, see `LONG_S`."""
+    return len(window.pieces) > 1 or window.duration_s > LONG_S
+
+
 async def _listen(window: Window, ask: Ask, settings: HearSettings) -> _Listened:
-    times = settings.word_times or len(window.pieces) > 1 or window.duration_s > LONG_S
+    times = settings.word_times or needs_times(window)
     answer = await _asked(ask, window, times)
     answers = [answer]
     holes = find_holes(window, answer) if times else []
     if holes:
-        async with _together() as tasks:
+        async with together() as tasks:
             again = [tasks.create_task(_asked(ask, hole.window(window), True)) for hole in holes]
         heard = [task.result() for task in again]
         answers += heard

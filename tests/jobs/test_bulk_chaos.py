@@ -277,7 +277,8 @@ def outcome_of(folder, **levels):
         windows_at_once=8,
     )
     feed = BulkFeed("engines", listener)
-    return feed(pa.Table.from_pylist(table, schema=RECORDINGS), ["corpus"])["corpus"]
+    rows = pa.Table.from_pylist(table, schema=RECORDINGS)
+    return asyncio.run(feed(rows, ["corpus"]))["corpus"]
 
 
 def test_a_window_that_breaks_replicas_is_rejected_and_those_beside_it_are_not(

@@ -1,5 +1,6 @@
 """Blocks through a pool of workers, on a Ray of this process."""
 
+import asyncio
 import os
 import re
 import time
@@ -49,6 +50,18 @@ class Dies(Leaks):
         return super().__call__(rows)
 
 
+class Meets:
+    """Has two blocks at a time, or none: each waits for another."""
+
+    def __init__(self) -> None:
+        self.meeting = asyncio.Barrier(2)
+
+    async def __call__(self, rows: pa.Table, outputs: list[str]) -> dict[str, Outcome]:
+        async with asyncio.timeout(60):
+            await self.meeting.wait()
+        return dict.fromkeys(outputs, Outcome(rows))
+
+
 def datasets(folder) -> tuple[Dataset, Dataset]:
     given = Dataset(Folder(str(folder / "in")), TEXTS, "texts", "music")
     out = Dataset(Folder(str(folder / "out")), TEXTS, "speech", folder.name)
@@ -82,6 +95,13 @@ def test_a_worker_that_is_killed_loses_no_block(two_cpus, tmp_path):
     summary = out.finish(BLOCKS * 3, 1.0, {})
     assert (summary.rows_out, summary.rejected) == (BLOCKS * 2, BLOCKS)
     assert len(set(out.read()["source"].to_pylist())) == 2
+
+
+def test_a_worker_has_several_blocks_at_a_time_where_they_may_overlap(two_cpus, tmp_path):
+    given, out = datasets(tmp_path)
+    items = pending_items({"music": given}, {"music": out})
+    run_items("speech", items, Meets, {"music": out}, Pool(actors=1), overlap=2)
+    assert sorted(out.read()["id"].to_pylist()) == sorted(given.read()["id"].to_pylist())
 
 
 def test_prometheus_sees_rows_rejections_and_audio(two_cpus, tmp_path):

@@ -22,6 +22,7 @@ def add_ray_benches(benches: Any) -> None:
     transcribe.add_argument("--bare", type=int, default=128, help="recordings of the bare loop")
     transcribe.add_argument("--batch", type=int, default=8)
     transcribe.add_argument("--precision", default="float32")
+    transcribe.add_argument("--replicas", type=int, default=1)
     transcribe.add_argument("--num-cpus", type=int, default=2)
     transcribe.add_argument("--rounds", type=int, default=1)
     transcribe.set_defaults(handler=_transcribe)
@@ -30,7 +31,8 @@ def add_ray_benches(benches: Any) -> None:
     generate = benches.add_parser("generate", help=text, description=text)
     generate.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct")
     generate.add_argument("--prompts", type=int, default=64, help="prompts (64)")
-    generate.add_argument("--num-cpus", type=float, default=1.5, help="of the engine (1.5)")
+    generate.add_argument("--engines", type=int, default=1, help="of the pipeline (1)")
+    generate.add_argument("--num-cpus", type=float, default=1.5, help="of all engines (1.5)")
     generate.add_argument("--rounds", type=int, default=1)
     generate.set_defaults(handler=_generate)
     text = "seconds of audio a second through Ray Data beside as many bare engines"
@@ -79,7 +81,12 @@ def _transcribe(arguments: argparse.Namespace) -> int:
         count = max(int(k) for k in arguments.k.split(","))
         adapters = list(write_adapters(Path(folder), read_checkpoint(model).config, count).items())
         config = measured.bench_config(
-            arguments.model, arguments.precision, arguments.batch, arguments.num_cpus, folder
+            arguments.model,
+            arguments.precision,
+            arguments.batch,
+            arguments.replicas,
+            arguments.num_cpus,
+            folder,
         )
         for k in (int(k) for k in arguments.k.split(",")):
             rates, fills = [], []
@@ -90,9 +97,10 @@ def _transcribe(arguments: argparse.Namespace) -> int:
                 rates.append((rate, bare))
                 fills.append(fill)
             row = {"k": k, "recordings": arguments.recordings, "dtype": arguments.precision}
+            row |= {"replicas": arguments.replicas, "batch": arguments.batch}
             fill = statistics.median(fills)
             rows.append(row | _compared(rates, "rtfx") | {"batch_fill": fill})
-    publish("transcribe", rows, ["rtfx: seconds of audio a second, once all readers work."])
+    publish("transcribe", rows, ["rtfx: seconds of audio a second, once the replicas are there."])
     return 0
 
 
@@ -125,14 +133,20 @@ def _generate(arguments: argparse.Namespace) -> int:
     from das_lib.models import resolve_model
     from ray_jobs.measured import bare_tokens, pipeline_tokens
 
-    llm = Llm(model=arguments.model, num_cpus=arguments.num_cpus, max_tokens=256, temperature=0.7)
+    llm = Llm(
+        model=arguments.model,
+        engines=arguments.engines,
+        num_cpus=arguments.num_cpus / arguments.engines,
+        max_tokens=256,
+        temperature=0.7,
+    )
     path = str(resolve_model(llm.model))
     rates = []
     for _ in range(arguments.rounds):
         bare = bare_tokens(llm, path, arguments.prompts)
         with _ray(2):
             rates.append((pipeline_tokens(llm, arguments.prompts), bare))
-    row = {"model": arguments.model, "prompts": arguments.prompts}
+    row = {"model": llm.model, "prompts": arguments.prompts, "engines": llm.engines}
     publish("generate", [row | _compared(rates, "tokens_per_s")], [_NOTE])
     return 0
 

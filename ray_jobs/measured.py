@@ -105,19 +105,21 @@ def _bare_voice(tts: Tts, texts: list[str], barrier: Any, answer: Connection) ->
 
 
 def pipeline_tokens(llm: Llm, count: int) -> float:
-    """Tokens a second of ``count`` prompts through Ray Data, once an engine is there."""
+    """Tokens a second of ``count`` prompts through Ray Data, once all engines are there."""
     from ray_jobs.llm import EnginePool
 
     with EnginePool(llm, "bench") as engines:
-        engines.answer(prompts(llm, 1)).take_all()
+        engines.answer(prompts(llm, llm.engines)).take_all()
         started = time.perf_counter()
         tokens = sum(row["tokens"] for row in engines.answer(prompts(llm, count)).iter_rows())
         return tokens / (time.perf_counter() - started)
 
 
 def bare_tokens(llm: Llm, path: str, count: int) -> float:
-    """Tokens a second of vLLM alone, in a process of its own, on the same prompts."""
+    """Tokens a second of vLLM alone, in a process of its own: one engine with the CPUs of all."""
     from ray_jobs.llm import cpu_environment
+
+    llm = llm.model_copy(update={"num_cpus": llm.engines * llm.num_cpus})
 
     ours = dict(os.environ)
     # Before the process begins: the C library reads its settings then.

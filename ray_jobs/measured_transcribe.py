@@ -1,6 +1,7 @@
 """What `das bench transcribe` measures: the bulk job, and the engine's batched loop alone."""
 
 import math
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -8,14 +9,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from das_lib.bulk.hear import HearSettings
+from das_lib.bulk.hear import HearSettings, needs_times
 from das_lib.config import Config, parse_config
 from das_lib.speech.audio import SAMPLE_RATE, Audio, to_flac
-from ray_jobs.measured import SENTENCES, begin, steady_rate
+from ray_jobs.measured import LOADING_S, SENTENCES, begin
 
 
-def bench_config(model: str, precision: str, batch: int, num_cpus: int, folder: str) -> Config:
-    """A run of one replica that leaves half a CPU to the readers."""
+def bench_config(
+    model: str, precision: str, batch: int, replicas: int, num_cpus: int, folder: str
+) -> Config:
+    """A run whose replicas leave half a CPU to the readers."""
+    pool = {"actors": replicas, "num_cpus": (num_cpus - 0.5) / replicas}
     return parse_config(
         {
             "name": "bench",
@@ -24,7 +28,7 @@ def bench_config(model: str, precision: str, batch: int, num_cpus: int, folder: 
             "ray": {"num_cpus": num_cpus},
             "asr": {"model": model, "language": "en"},
             "decode": {"precision": precision},
-            "serve": {"batch_utterances": batch, "pool": {"num_cpus": num_cpus - 0.5}},
+            "serve": {"batch_utterances": batch, "pool": pool},
         }
     )
 
@@ -45,31 +49,42 @@ def write_corpus(clips: Sequence[Audio], count: int, folder: Path) -> None:
 def pipeline_rtfx(
     config: Config, corpus: Path, adapters: Mapping[str, Path]
 ) -> tuple[float, float]:
-    """Audio seconds a second of the bulk job once all its readers work, and its batches' fill."""
-    from das_lib.dataset import open_parquet
+    """Audio seconds a second of the bulk job once its replicas are there, and its batches' fill."""
     from ray_jobs.bulk import plan_bulk, transcribe_corpus
 
     with tempfile.TemporaryDirectory() as output:
         named = ",".join(f"{name}={folder}" for name, folder in adapters.items()) or "none"
         bulk = plan_bulk(config, str(corpus), output, named, ())
         summary = transcribe_corpus(bulk)
-        commits = []
-        for path in bulk.transcripts.files():
-            seconds = sum(open_parquet(path).read(["duration_s"])["duration_s"].to_pylist())
-            commits.append((Path(path).stat().st_mtime, seconds))
     fill = summary["windows_per_batch"] / config.serve.batch_utterances
-    return steady_rate(commits, config.transcribe.readers), fill
+    return summary["audio_hours"] * 3600 / summary["this_run"]["decoding_s"], fill
 
 
 def bare_rtfx(
     config: Config, model: str, corpus: Path, adapters: Mapping[str, Path], count: int
 ) -> float:
-    """Audio seconds a second of a process that reads the same files and decodes them in batches."""
-    return begin(_bare, config, model, sorted(corpus.rglob("*.flac"))[:count], dict(adapters))()
+    """Audio seconds a second of processes that read the same files and decode them in batches.
+
+    As many processes as the job has replicas, with as many threads.
+    """
+    files = sorted(corpus.rglob("*.flac"))[:count]
+    actors = config.serve.pool.actors
+    barrier = multiprocessing.get_context("spawn").Barrier(actors)
+    waiting = [
+        begin(_bare, config, model, files[place::actors], dict(adapters), barrier)
+        for place in range(actors)
+    ]
+    results = [end() for end in waiting]
+    return sum(audio for audio, _ in results) / max(seconds for _, seconds in results)
 
 
 def _bare(
-    config: Config, model: str, files: list[Path], adapters: dict[str, Path], answer: Connection
+    config: Config,
+    model: str,
+    files: list[Path],
+    adapters: dict[str, Path],
+    barrier: Any,
+    answer: Connection,
 ) -> None:
     import torch
 
@@ -89,16 +104,22 @@ def _bare(
     def run(part: list[Path]) -> float:
         seconds = 0.0
         for at in range(0, len(part), batch):
-            audio = []
+            found = []
             for path in part[at : at + batch]:
                 with path.open("rb") as file:
                     windows = Windows(decode(file), vad, settings.windows)
-                    audio += [window.audio for window in windows]
+                    found += list(windows)
                 seconds += windows.num_samples / SAMPLE_RATE
-            transcriber.transcribe(audio, {"das": strategy}, batch_size=batch)
+            transcriber.transcribe(
+                [window.audio for window in found],
+                {"das": strategy},
+                batch_size=batch,
+                word_times=[needs_times(window) for window in found],
+            )
         return seconds
 
     run(files[:batch])
+    barrier.wait(LOADING_S)
     started = time.perf_counter()
     seconds = run(files)
-    answer.send(seconds / (time.perf_counter() - started))
+    answer.send((seconds, time.perf_counter() - started))

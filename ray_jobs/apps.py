@@ -13,7 +13,7 @@ ROUND_ROBIN: dict[str, Any] = {
 """How a deployment's requests are shared among its replicas, in turn.
 
 Serve's own router chooses the less busy replica of those that it has just heard of: of requests
-that come all at once, the one that answered last gets nine in ten.
+that come all at once, the one that answered last gets nearly all.
 """
 
 

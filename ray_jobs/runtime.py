@@ -169,9 +169,8 @@ def _init(config: Config) -> None:
 def _work_in_batches() -> None:
     """Have Linux schedule Ray's processes, which inherit it, as batch work.
 
-    A Ray at rest wakes up some two thousand times a second; each time, the process that computes
-    would be stopped at once, and its caches with it. As batch work it goes on to the end of its
-    slice.
+    Even at rest, Ray's processes wake up all the time, and each would at once stop the one that
+    computes. As batch work it goes on to the end of its slice.
     """
     if sys.platform == "linux":
         with suppress(OSError):  # a sandbox may forbid it

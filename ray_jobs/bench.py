@@ -30,8 +30,8 @@ def add_ray_benches(benches: Any) -> None:
     text = "tokens a second through Ray Data beside the bare vLLM engine"
     generate = benches.add_parser("generate", help=text, description=text)
     generate.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct")
-    generate.add_argument("--prompts", type=int, default=64, help="prompts (64)")
-    generate.add_argument("--engines", type=int, default=1, help="of the pipeline (1)")
+    generate.add_argument("--prompts", type=int, default=512, help="prompts (512)")
+    generate.add_argument("--engines", type=int, default=2, help="of the pipeline (2)")
     generate.add_argument("--num-cpus", type=float, default=1.5, help="of all engines (1.5)")
     generate.add_argument("--rounds", type=int, default=1)
     generate.set_defaults(handler=_generate)

@@ -8,7 +8,6 @@ and of commit, and leaves a resumed run exactly the blocks without a file.
 
 import asyncio
 import logging
-import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -188,7 +187,7 @@ def run_items(
             ),
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus or None,
-            fn_constructor_args=(make, dict(outputs), math.ceil(pool.num_cpus), max_growth),
+            fn_constructor_args=(make, dict(outputs), pool.threads, max_growth),
         )
         rejected, amount = 0, 0.0
         for row in stats.iter_rows():

@@ -95,8 +95,8 @@ def _bare_voice(tts: Tts, texts: list[str], barrier: Any, answer: Connection) ->
 
     from das_lib.speech.tts import ENGINES
 
-    torch.set_num_threads(1)
-    voice = ENGINES[tts.engine](tts)
+    torch.set_num_threads(tts.pool.threads)
+    voice = ENGINES[tts.engine](tts, tts.pool.threads)
     voice.speak("This is only to begin with.")
     barrier.wait(LOADING_S)
     started = time.perf_counter()

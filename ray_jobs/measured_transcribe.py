@@ -1,6 +1,5 @@
 """What `das bench transcribe` measures: the bulk job, and the engine's batched loop alone."""
 
-import math
 import multiprocessing
 import tempfile
 import time
@@ -93,7 +92,7 @@ def _bare(
     from das_lib.bulk.vad import Vad
     from das_lib.bulk.windows import Windows
 
-    torch.set_num_threads(math.ceil(config.serve.pool.num_cpus))
+    torch.set_num_threads(config.serve.pool.threads)
     transcriber = Transcriber.from_pretrained(
         Path(model), adapters, precision=config.decode.precision, language="en"
     )

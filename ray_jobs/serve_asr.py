@@ -1,6 +1,5 @@
 """The replicas that transcribe: Ray Serve keeps them, `Batches` fills what they decode at once."""
 
-import math
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +43,7 @@ class Recognizer:
         )
 
     def _load(self, config: Config, assembly: Assembly) -> None:
-        torch.set_num_threads(math.ceil(config.serve.pool.num_cpus))
+        torch.set_num_threads(config.serve.pool.threads)
         cache = Path(tempfile.gettempdir()) / "das-models"
         decode = config.decode
         self.batch_utterances = config.serve.batch_utterances

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from das_lib.errors import ModelError
+from das_lib.models.onnx import thread_options
 from das_lib.speech.audio import SAMPLE_RATE, Audio
 
 FRAME = 512  # samples per probability, 32 ms
@@ -32,10 +33,8 @@ class Vad:
 
     def __init__(self, path: str | Path) -> None:
         """Load the network that takes many frames at once, ``silero_vad_16k_sequence.onnx``."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
+            str(path), thread_options(1), providers=["CPUExecutionProvider"]
         )
 
     @classmethod

@@ -1,5 +1,6 @@
 """What every section of the configuration is made of."""
 
+import math
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -34,3 +35,8 @@ class Pool(Section):
     """Logical CPUs of each worker; rounded up, also its number of compute threads."""
     num_gpus: Annotated[float, Field(ge=0)] = 0
     """GPUs of each worker; a fraction shares one GPU."""
+
+    @property
+    def threads(self) -> int:
+        """Compute threads of each worker."""
+        return math.ceil(self.num_cpus)

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from das_lib.models.onnx import thread_options
+
 NOISE, SEED = 1 << 22, 0
 """Values of the table: 30 s of speech take an eighth of it, and a cut begins in its first half."""
 RANDOM, INPUT = "RandomNormalLike", "das_noise"
@@ -22,7 +24,7 @@ ZERO, ONE = f"{INPUT}_zero", f"{INPUT}_one"  # constants
 class SeededSession:
     """An onnxruntime session whose random tensors are cut from a table; as one, it has ``run``."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, threads: int) -> None:
         """Load a voice, its random nodes rewritten.
 
         A node ``y = RandomNormalLike(x)`` becomes ``y = Reshape(noise[:Size(x)], Shape(x))``, with
@@ -50,7 +52,9 @@ class SeededSession:
         del model.graph.node[:]
         model.graph.node.extend(nodes)
         self._session = onnxruntime.InferenceSession(
-            model.SerializeToString(), providers=["CPUExecutionProvider"]
+            model.SerializeToString(),
+            thread_options(threads),
+            providers=["CPUExecutionProvider"],
         )
         self._inputs = inputs
         self._table = np.random.default_rng(SEED).standard_normal(NOISE, dtype=np.float32)

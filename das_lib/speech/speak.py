@@ -41,7 +41,7 @@ class SpeakTexts:
             round_trip: The base, where it is asked.
         """
         self.tts, self._round_trip = tts, round_trip
-        self._cast = [(voice, ENGINES[tts.engine](voice)) for voice in tts.cast]
+        self._cast = [(voice, ENGINES[tts.engine](voice, tts.pool.threads)) for voice in tts.cast]
         self._spoken = SpokenForm(language if tts.normalise else None)
 
     def __call__(self, texts: pa.Table) -> Outcome:

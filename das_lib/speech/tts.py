@@ -12,6 +12,7 @@ from das_lib.config.data import Voice
 from das_lib.errors import DasError, ModelError
 from das_lib.ids import row_id
 from das_lib.models import resolve_kokoro, resolve_voice
+from das_lib.models.onnx import thread_options
 from das_lib.models.resolve import KOKORO_VOICES
 from das_lib.speech.audio import SAMPLE_RATE, Audio, resample
 from das_lib.speech.noise import SeededSession
@@ -31,13 +32,13 @@ class Synthesizer(Protocol):
 class PiperSynthesizer:
     """A Piper voice: VITS in ONNX with its own espeak-ng; the embedded default."""
 
-    def __init__(self, voice: Voice) -> None:
+    def __init__(self, voice: Voice, threads: int = 1) -> None:
         from piper import PiperVoice, SynthesisConfig
         from piper.config import PiperConfig
 
         self.engine = f"piper {version('piper-tts')}"
         path = resolve_voice(voice.voice)
-        self._session: Any = SeededSession(path)
+        self._session: Any = SeededSession(path, threads)
         config = PiperConfig.from_dict(json.loads(Path(f"{path}.json").read_text("utf-8")))
         self.voice = PiperVoice(session=self._session, config=config)
         speakers = self.voice.config.speaker_id_map
@@ -67,10 +68,10 @@ class CoquiSynthesizer:
     An ``.onnx`` file must have a Piper ``.onnx.json`` beside it, which says the phonemes' ids.
     """
 
-    def __init__(self, voice: Voice) -> None:
+    def __init__(self, voice: Voice, threads: int = 1) -> None:
         self.engine = f"coqui-tts {version('coqui-tts')}"
         self._say, self.rate_hz = (
-            self._onnx(voice) if voice.voice.endswith(".onnx") else self._by_name(voice)
+            self._onnx(voice, threads) if voice.voice.endswith(".onnx") else self._by_name(voice)
         )
 
     def speak(self, text: str) -> Audio:
@@ -101,7 +102,7 @@ class CoquiSynthesizer:
         return say, int(model.synthesizer.output_sample_rate)  # type: ignore[union-attr]
 
     @staticmethod
-    def _onnx(voice: Voice) -> tuple[Callable[[str], Any], int]:
+    def _onnx(voice: Voice, threads: int) -> tuple[Callable[[str], Any], int]:
         from piper.config import PiperConfig
         from piper.phoneme_ids import phonemes_to_ids
         from piper.phonemize_espeak import EspeakPhonemizer
@@ -110,7 +111,7 @@ class CoquiSynthesizer:
 
         config = PiperConfig.from_dict(json.loads(Path(f"{voice.voice}.json").read_text()))
         model = Vits(VitsConfig())
-        model.onnx_sess = session = SeededSession(voice.voice)  # type: ignore[assignment]
+        model.onnx_sess = session = SeededSession(voice.voice, threads)  # type: ignore[assignment]
         model.length_scale = config.length_scale / voice.speed
         phonemizer = EspeakPhonemizer()
 
@@ -127,12 +128,17 @@ class CoquiSynthesizer:
 class KokoroSynthesizer:
     """Kokoro-82M: many speakers in one ONNX model, which draws no noise."""
 
-    def __init__(self, voice: Voice) -> None:
+    def __init__(self, voice: Voice, threads: int = 1) -> None:
         from kokoro_onnx import Kokoro
+        from kokoro_onnx.session import resolve_providers
+        from onnxruntime import InferenceSession
 
         self.engine = f"kokoro-onnx {version('kokoro-onnx')}"
         path = resolve_kokoro(voice.voice)
-        self._kokoro = Kokoro(str(path), str(path.with_name(KOKORO_VOICES)))
+        session = InferenceSession(
+            str(path), thread_options(threads), providers=resolve_providers()
+        )
+        self._kokoro = Kokoro.from_session(session, str(path.with_name(KOKORO_VOICES)))
         speakers = self._kokoro.get_voices()
         if voice.speaker not in speakers:
             raise DasError(
@@ -156,7 +162,7 @@ class FakeSynthesizer:
     engine = "fake 1"
     seconds_per_character = 0.06
 
-    def __init__(self, voice: Voice) -> None:
+    def __init__(self, voice: Voice, threads: int = 1) -> None:
         self.speed = voice.speed
 
     def speak(self, text: str) -> Audio:
@@ -167,9 +173,10 @@ class FakeSynthesizer:
         return (0.3 * np.concatenate([*tones, breath])).astype(np.float32)
 
 
-ENGINES: dict[str, Callable[[Voice], Synthesizer]] = {
+ENGINES: dict[str, Callable[[Voice, int], Synthesizer]] = {
     "piper": PiperSynthesizer,
     "coqui": CoquiSynthesizer,
     "kokoro": KokoroSynthesizer,
     "fake": FakeSynthesizer,
 }
+"""Each is made of a voice and the number of threads that it may compute in."""

@@ -1,3 +1,6 @@
+import os
+import sys
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -147,6 +150,30 @@ def test_a_real_voice_speaks_at_16_khz(engine):
         assert 1.0 < len(audio) / SAMPLE_RATE < 6.0
         assert np.sqrt(np.mean(audio**2)) > 0.01
         assert row["engine"].startswith(engine)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+@pytest.mark.parametrize(
+    ("engine", "voice"),
+    [
+        ("piper", {}),
+        ("coqui", {"voice": "en_US-joe-medium"}),
+        ("kokoro", {"voice": "kokoro-82m-int8", "speaker": "jf_alpha"}),
+    ],
+)
+def test_a_voice_computes_in_the_threads_of_its_worker(engine, voice):
+    if engine == "coqui":
+        voice = {"voice": str(resolve_voice(voice["voice"]))}
+    made = {}
+    for num_cpus in (1, 3):
+        tts = Tts.model_validate({"engine": engine, "pool": {"num_cpus": num_cpus}, **voice})
+        SpeakTexts(tts)  # libraries may start threads of their own at first
+        before = len(os.listdir("/proc/self/task"))
+        speaker = SpeakTexts(tts)
+        made[num_cpus] = len(os.listdir("/proc/self/task")) - before
+        assert speaker(texts("Play it again.")).rejects == []
+    assert made == {1: 0, 3: 2}
 
 
 @pytest.mark.slow

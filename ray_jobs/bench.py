@@ -42,7 +42,7 @@ def add_ray_benches(benches: Any) -> None:
     )
     synthesize.add_argument("--voice", default="en_US-joe-medium")
     synthesize.add_argument("--speaker")
-    synthesize.add_argument("--texts", type=int, default=360, help="texts (360)")
+    synthesize.add_argument("--texts", type=int, default=384, help="texts (384)")
     synthesize.add_argument("--actors", type=int, default=2)
     synthesize.add_argument("--rounds", type=int, default=3)
     synthesize.set_defaults(handler=_synthesize)

@@ -22,7 +22,7 @@ from das_lib.speech.audio import SAMPLE_RATE
 from das_lib.storage import Folder
 
 LOADING_S = 600  # longest wait for the other bare engines
-BLOCKS = 12  # of each worker
+BLOCKS = 6  # of each worker
 SENTENCES = Path(__file__).parents[1] / "das_lib" / "text" / "unrelated.txt"
 SEED = Seed(
     use_case="question generation in English",
@@ -67,7 +67,7 @@ def steady_rate(commits: Sequence[tuple[float, float]], workers: int) -> float:
 
     Args:
         commits: Time and amount of each.
-        workers: How many there are.
+        workers: Blocks that are made at once.
 
     Raises:
         DasError: there are too few commits.

@@ -21,6 +21,7 @@ from das_lib.speech.audio import Audio
 from das_lib.speech.tts import FakeSynthesizer
 from das_lib.testing import tiny_whisper
 from ray_jobs.bulk import plan_bulk
+from ray_jobs.bulk_feed import BLOCKS_AT_ONCE
 from ray_jobs.cluster import Cluster
 from ray_jobs.measured import SENTENCES, sentences, steady_rate
 from ray_jobs.measured_transcribe import write_corpus
@@ -88,7 +89,7 @@ def _written(config: Config, corpus: Path, output: Path) -> dict[str, Any]:
         ids += block
     summary = json.loads((output / "summary.json").read_text())
     return {
-        "files_per_s": steady_rate(commits, config.transcribe.readers),
+        "files_per_s": steady_rate(commits, config.transcribe.readers * BLOCKS_AT_ONCE),
         "unique": len(set(ids)),
         "twice": len(ids) - len(set(ids)),
         "rejected": summary["rejected"],

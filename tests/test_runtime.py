@@ -23,7 +23,7 @@ def test_the_demo_fits_two_cores():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("tts.pool.actors=3", r"speech needs 3 CPUs at once \(tts\.pool\), but Ray has 2; lower"),
+        ("tts.pool.actors=3", r"speech needs 6 CPUs at once \(tts\.pool\), but Ray has 2; lower"),
         ("serve.pool.num_cpus=2", r"transcripts needs 4\.5 CPUs at once \(serve\.pool\)"),
         ("train.workers_per_domain=3", r"adapters needs 3 CPUs .*but Ray has 2"),
         ("features.num_gpus=1", r"features needs 2 GPUs at once .* but Ray has 0"),

@@ -13,7 +13,7 @@ from ray_jobs.scale_files import measure_files
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 UTTERANCES = 3200
-FILES = 300
+FILES = 520
 
 
 def test_whatever_is_killed_every_utterance_is_there_once():

@@ -2,7 +2,7 @@
 
 Reading order: `select` (the rule), `engine` (the loop), `decoder` and `cross` (the layers),
 `vocabulary` (logits to scores), `bank` (the adapters' algebra), `adapter` (reading PEFT folders),
-`transcriber` (audio to text); beside the loop, `lookahead` and `beam`.
+`transcriber` (audio to text); beside the loop, `lookahead` and `beam`; the form for a GPU: `gpu`.
 """
 
 from das_lib.adml.bank import AdapterBank

@@ -23,7 +23,7 @@ import torch.nn.functional as F  # noqa: N812
 from das_lib.adml.result import Word
 
 if TYPE_CHECKING:
-    from das_lib.adml.decoder import Memory
+    from das_lib.adml.cross import Memory
     from das_lib.adml.engine import Engine
 
 FRAMES_PER_SECOND = 50

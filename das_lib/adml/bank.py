@@ -71,6 +71,8 @@ class AdapterBank:
         self._adapters: dict[str, Adapter] = {}
         self._stacks: dict[tuple[object, ...], Deltas] = {}
         self._common: dict[str, Pair] = {}
+        self.revision = 0
+        """Another one whenever adapters have come or gone."""
 
     @classmethod
     def load(cls, base: Any, adapters: Mapping[str, Path]) -> "AdapterBank":
@@ -122,6 +124,7 @@ class AdapterBank:
 
     def _changed(self) -> None:
         self._stacks.clear()
+        self.revision += 1
         common = _common_start(list(self._adapters.values()))
         if common.keys() != self._common.keys() or any(
             not _equal(common[site], self._common[site]) for site in common
@@ -147,6 +150,18 @@ class AdapterBank:
                         stacks[site] = delta.to(device, dtype)
             self._stacks[key] = stacks
         return self._stacks[key]
+
+    def weights(self, site: str, weight_OI: torch.Tensor, branches: Sequence[int]) -> torch.Tensor:
+        """The projection of each branch, W + B_i A_i; of one for all if none of them changes it.
+
+        Returns:
+            [N, O, I] or [O, I]
+        """
+        names = [self.names[i] for i in branches]
+        pairs = [None if n == BASE else self._adapters[n].deltas.get(site) for n in names]
+        if not any(pairs):
+            return weight_OI
+        return torch.stack([merge(weight_OI, pair) for pair in pairs])
 
     def _changes(self, name: str) -> Mapping[str, Pair]:
         """What a branch adds to the residual, or to the base where there is no common start."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from das_lib.adml.decoder import Memory
+from das_lib.adml.cross import Memory
 from das_lib.adml.select import Mean, Strategy
 from das_lib.adml.trace import Trace
 from das_lib.errors import DasError

@@ -14,10 +14,42 @@ width, S encoder frames, R rank, M = N T queries of one utterance.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from das_lib.adml.bank import Delta
+
+
+class Memory:
+    """What the encoder says about utterances: features, and K_0 (transposed) and V_0 of each layer.
+
+    No strategy changes it, so all decodes of an utterance share it. Keys and values are projected
+    when they are first read: decodes that a GPU replays do without.
+    """
+
+    def __init__(
+        self,
+        h_BSD: torch.Tensor,
+        keys: Callable[[torch.Tensor], list[torch.Tensor]],
+        values: Callable[[torch.Tensor], list[torch.Tensor]],
+    ) -> None:
+        self.h_BSD, self._keys, self._values = h_BSD, keys, values
+
+    def project(self) -> "Memory":
+        """Read both now."""
+        _ = self.k_BHES, self.v_BHSE
+        return self
+
+    @cached_property
+    def k_BHES(self) -> list[torch.Tensor]:  # noqa: N802
+        """K_0 of each layer, transposed."""
+        return self._keys(self.h_BSD)
+
+    @cached_property
+    def v_BHSE(self) -> list[torch.Tensor]:  # noqa: N802
+        """V_0 of each layer."""
+        return self._values(self.h_BSD)
 
 
 @dataclass(frozen=True, slots=True)

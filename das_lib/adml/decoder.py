@@ -22,23 +22,11 @@ import torch.nn.functional as F  # noqa: N812
 from das_lib.adml.alignment import Seen
 from das_lib.adml.bank import Deltas, Pair, add_delta, compress, merge
 from das_lib.adml.checkpoint import Checkpoint
-from das_lib.adml.cross import LowRank, attend_batch, attend_utterance
-from das_lib.adml.encoder import Norm, layer_norm
+from das_lib.adml.cross import LowRank, Memory, attend_batch, attend_utterance
 from das_lib.adml.linear import DTYPES, Linear, Precision, pack
+from das_lib.adml.norm import Norm, layer_norm
 
 SPAN = 32  # positions by which the self-attention caches grow
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """What the encoder says about utterances: features, and K_0 (transposed) and V_0 of each layer.
-
-    No strategy changes it, so all decodes of an utterance share it.
-    """
-
-    h_BSD: torch.Tensor
-    k_BHES: list[torch.Tensor]
-    v_BHSE: list[torch.Tensor]
 
 
 @dataclass(slots=True)
@@ -152,18 +140,17 @@ class Decoder:
         )
 
     def memory(self, h_BSD: torch.Tensor) -> Memory:
-        """Project the encoder's features to K_0 and V_0, once per utterance."""
+        """The encoder's features, to be projected to K_0 and V_0 once per utterance."""
+        return Memory(h_BSD, self._keys, self._values)
 
-        def keys(layer: _Layer) -> torch.Tensor:
-            # W H^T in place of H W^T: the transposed K_0 comes out, without a copy.
-            return (layer.k_DD @ h_BSD.transpose(1, 2)).unflatten(1, (self._heads, -1))
+    def _keys(self, h_BSD: torch.Tensor) -> list[torch.Tensor]:
+        # W H^T in place of H W^T: the transposed K_0 comes out, without a copy.
+        h_BDS = h_BSD.transpose(1, 2)
+        return [(layer.k_DD @ h_BDS).unflatten(1, (self._heads, -1)) for layer in self._layers]
 
-        def values(layer: _Layer) -> torch.Tensor:
-            v_BSHE = layer.v(h_BSD).unflatten(-1, (self._heads, -1))
-            return v_BSHE.transpose(1, 2).contiguous()
-
-        layers = self._layers
-        return Memory(h_BSD, [keys(layer) for layer in layers], [values(layer) for layer in layers])
+    def _values(self, h_BSD: torch.Tensor) -> list[torch.Tensor]:
+        v_BSHE = (layer.v(h_BSD).unflatten(-1, (self._heads, -1)) for layer in self._layers)
+        return [v.transpose(1, 2).contiguous() for v in v_BSHE]
 
     def start(
         self, memory: Memory, deltas: Deltas, *, branches: int, rows: Sequence[int] | None = None

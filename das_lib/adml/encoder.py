@@ -12,15 +12,9 @@ import torch.nn.functional as F  # noqa: N812
 
 from das_lib.adml.checkpoint import Checkpoint
 from das_lib.adml.linear import DTYPES, Linear, Precision, has_amx, pack
+from das_lib.adml.norm import Norm, add_norm
 
-Norm = tuple[torch.Tensor, torch.Tensor]
-EPS = 1e-5
 QUERIES = 750
-
-
-def layer_norm(x: torch.Tensor, norm: Norm, dtype: torch.dtype) -> torch.Tensor:
-    """Normalise the last axis of float32 ``x``; the result has ``dtype``."""
-    return F.layer_norm(x, norm[0].shape, *norm, EPS).to(dtype)
 
 
 class Encoder:
@@ -72,11 +66,12 @@ class Encoder:
         # Contiguous: a sum takes over the layout of its first term, and all layers would stride.
         x_BSD = x_BFT.transpose(1, 2).contiguous().float()
         x_BSD = x_BSD + self._positions_SD[: x_BSD.shape[1]]
+        more_BSD = None
         for norm_self, qkv, out, norm_ffn, fc1, fc2 in self._layers:
-            q, k, v = qkv(layer_norm(x_BSD, norm_self, self.dtype)).chunk(3, -1)
-            x_BSD += out(self._attend(q, k, v))
-            x_BSD += fc2(fc1(layer_norm(x_BSD, norm_ffn, self.dtype), gelu=True))
-        return layer_norm(x_BSD, self._norm, self.dtype)
+            q, k, v = qkv(add_norm(x_BSD, more_BSD, norm_self, self.dtype)).chunk(3, -1)
+            more_BSD = out(self._attend(q, k, v))
+            more_BSD = fc2(fc1(add_norm(x_BSD, more_BSD, norm_ffn, self.dtype), gelu=True))
+        return add_norm(x_BSD, more_BSD, self._norm, self.dtype)
 
     def _attend(self, *qkv_BSD: torch.Tensor) -> torch.Tensor:
         q, k, v = (x.unflatten(-1, (self._heads, -1)).transpose(1, 2) for x in qkv_BSD)

@@ -16,12 +16,16 @@ from das_lib.adml.alignment import Seen, alignment_heads
 from das_lib.adml.bank import AdapterBank, Deltas
 from das_lib.adml.beam import decode_with_beams
 from das_lib.adml.checkpoint import Checkpoint, read_checkpoint
-from das_lib.adml.decoder import Decoder, Memory
+from das_lib.adml.cross import Memory
+from das_lib.adml.decoder import Decoder
 from das_lib.adml.encoder import Encoder
+from das_lib.adml.gpu.record import Recorded
+from das_lib.adml.gpu.replay import Replays
 from das_lib.adml.linear import Precision, check_precision
 from das_lib.adml.lookahead import decode_with_lookahead
 from das_lib.adml.prompt import Prompts
-from das_lib.adml.select import Choice, Scores, Strategy
+from das_lib.adml.scores import Scores
+from das_lib.adml.select import Choice, Strategy
 from das_lib.adml.trace import Trace
 from das_lib.adml.vocabulary import Vocabulary
 from das_lib.errors import DasError, ModelError
@@ -92,6 +96,8 @@ class Engine:
         )
         # Positions that are fed; the last token of a transcript never is.
         self.capacity = min(self.prompts.length + max_new_tokens, self.decoder.max_length) - 1
+        self._encode = Recorded(self.encoder, self.device)
+        self._replays = Replays(self, model) if self.device.type == "cuda" else None
 
     @classmethod
     def load(
@@ -137,13 +143,15 @@ class Engine:
     @torch.inference_mode()
     def encode(self, mel_BFT: torch.Tensor) -> torch.Tensor:
         """Run the encoder, all frames kept. [B, S, D]."""
-        return self.encoder(mel_BFT)
+        whole = mel_BFT.shape[-1] == self.encoder.window
+        return self._encode(mel_BFT) if self._replays and whole else self.encoder(mel_BFT)
 
     @torch.inference_mode()
     def memory(self, h_BSD: torch.Tensor) -> Memory:
         """What every decode of these utterances reads, until the bank changes."""
         self.decoder.rebase(self.bank.common)
-        return self.decoder.memory(h_BSD)
+        memory = self.decoder.memory(h_BSD)
+        return memory if self._replays else memory.project()
 
     def deltas(self, branches: Sequence[int]) -> Deltas:
         """The changes of these branches, in the engine's form."""
@@ -209,6 +217,8 @@ class Engine:
             row = 0 if rows is None else rows[0]
             options = {"row": row, "draft": self._lookahead}
             return [decode_with_lookahead(self, memory, languages[0], strategy, columns, **options)]
+        if self._replays and strategy.static and rows is None and not seen:
+            return self._replays.decode(memory.h_BSD, languages, strategy, columns)
         state = self.decoder.start(memory, self.deltas(columns), branches=len(columns), rows=rows)
         if seen and columns[:1] == (0,):
             state.seen = seen

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from das_lib.adml.result import Result
-from das_lib.adml.select import Choice, Scores, Strategy
+from das_lib.adml.scores import Scores
+from das_lib.adml.select import Choice, Strategy
 from das_lib.doubt import MAX_COMPRESSION_RATIO, MIN_AVG_LOGPROB, compression_ratio
 from das_lib.errors import DasError
 
@@ -45,6 +46,8 @@ class Fallback:
 
 class Sampled:
     """Draws the token from the distribution of the branch that another strategy chooses."""
+
+    static = False
 
     def __init__(self, inner: Strategy, temperature: float, generator: torch.Generator) -> None:
         self.inner, self.temperature, self.generator = inner, temperature, generator

@@ -64,7 +64,7 @@ def pack(
     if device.type == "cpu" and has_onednn(dtype):
         packed = torch.ops.mkldnn._reorder_linear_weight(weight_OI.to(dtype).contiguous(), rows)
         return _Packed(packed, bias_O)  # float32 at every precision, as the sums are
-    return _Plain(weight_OI.to(device, dtype), bias_O.to(device, dtype))
+    return Plain(weight_OI.to(device, dtype), bias_O.to(device, dtype))
 
 
 def project(x: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
@@ -114,16 +114,20 @@ def has_vnni() -> bool:
     return not x86 or any(found.get(name, False) for name in ("avx512_vnni", "avx_vnni"))
 
 
-class _Plain:
+class Plain:
+    """Weights as they are."""
+
     def __init__(self, weight_OI: torch.Tensor, bias_O: torch.Tensor) -> None:
         self.weight_OI, self.bias_O = weight_OI, bias_O
 
     def __call__(self, x: torch.Tensor, *, gelu: bool = False) -> torch.Tensor:
+        """See `Linear`."""
         y = F.linear(x, self.weight_OI, self.bias_O)
         return F.gelu(y) if gelu else y
 
     def with_bias(self, bias_O: torch.Tensor) -> "Linear":
-        return _Plain(self.weight_OI, bias_O.to(self.weight_OI))
+        """See `Linear`."""
+        return Plain(self.weight_OI, bias_O.to(self.weight_OI))
 
 
 class _Packed:

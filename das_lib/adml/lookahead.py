@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from das_lib.adml.decoder import Memory
-from das_lib.adml.select import Scores, Strategy
+from das_lib.adml.cross import Memory
+from das_lib.adml.scores import Scores
+from das_lib.adml.select import Strategy
 from das_lib.adml.trace import Trace
 
 if TYPE_CHECKING:

@@ -57,6 +57,11 @@ class Prompts:
             )
         return language
 
+    @property
+    def any_language(self) -> str:
+        """A code that the model knows."""
+        return next(iter(self._languages), "en")
+
     def start(self, count: int) -> torch.Tensor:
         """The start of transcript alone, from which the base detects the language. [B, 1]."""
         return torch.full((count, 1), self._start, device=self._device)

@@ -3,13 +3,14 @@
 Shape suffixes: B utterances, N branches (column 0 is the base where it takes part), V vocabulary.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
 import torch
 
+from das_lib.adml.gpu.fused import kernels
+from das_lib.adml.scores import Scores
 from das_lib.errors import DasError
 
 
@@ -33,71 +34,6 @@ class Rule(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
-    """What the branches say about the next token, float32, suppressed tokens at minus infinity.
-
-    c_BN is the confidence, max softmax(logits), and logz_BN the log-sum-exp. The logits come in
-    slices of the vocabulary; most strategies look at those of the chosen branch alone.
-    """
-
-    c_BN: torch.Tensor
-    logz_BN: torch.Tensor
-    slices_BNV: tuple[torch.Tensor, ...]
-
-    @classmethod
-    def of(cls, slices_BNV: Sequence[torch.Tensor]) -> "Scores":
-        """Reduce masked logits, slice by slice."""
-        top_BNC = torch.stack([part_BNV.amax(-1) for part_BNV in slices_BNV], -1)
-        # max softmax is 1 / sum exp(x - max), in the one pass that torch has a fast kernel for. A
-        # slice that is suppressed as a whole gives nan and counts nothing.
-        peak_BNC = torch.stack([part_BNV.softmax(-1).amax(-1) for part_BNV in slices_BNV], -1)
-        logz_BNC = (top_BNC - peak_BNC.log()).nan_to_num(nan=-torch.inf)
-        logz_BN = logz_BNC.logsumexp(-1)
-        return cls((top_BNC.amax(-1) - logz_BN).exp(), logz_BN, tuple(slices_BNV))
-
-    @classmethod
-    def below(cls, parts: Sequence["Scores"]) -> "Scores":
-        """Join the utterances (or positions) of several."""
-        slices = zip(*(part.slices_BNV for part in parts), strict=True)
-        return cls(
-            torch.cat([part.c_BN for part in parts]),
-            torch.cat([part.logz_BN for part in parts]),
-            tuple(torch.cat(same) for same in slices),
-        )
-
-    @classmethod
-    def beside(cls, base: "Scores", others: "Scores") -> "Scores":
-        """Join the branches of two for the same utterances (or positions)."""
-        slices = zip(base.slices_BNV, others.slices_BNV, strict=True)
-        return cls(
-            torch.cat([base.c_BN, others.c_BN], 1),
-            torch.cat([base.logz_BN, others.logz_BN], 1),
-            tuple(torch.cat(same, 1) for same in slices),
-        )
-
-    def top_tokens(self, branch: int) -> torch.Tensor:
-        """The most likely token of one branch, the lowest of equals. [B]."""
-        return self.tokens(torch.full_like(self.c_BN[:, 0], branch, dtype=torch.int64))
-
-    def tokens(self, branch_B: torch.Tensor) -> torch.Tensor:
-        """The most likely token of a branch of each utterance, the lowest of equals. [B]."""
-        return self.logits_of(branch_B).argmax(-1)
-
-    def logits_of(self, branch_B: torch.Tensor) -> torch.Tensor:
-        """The whole vocabulary under a branch of each utterance. [B, V]."""
-        row_B = torch.arange(len(branch_B), device=branch_B.device)
-        return torch.cat([part[row_B, branch_B] for part in self.slices_BNV], -1)
-
-    def logits(self) -> torch.Tensor:
-        """Those of the whole vocabulary. [B, N, V]."""
-        return torch.cat(self.slices_BNV, -1)
-
-    def logprobs(self) -> torch.Tensor:
-        """Log-probabilities of the whole vocabulary. [B, N, V]."""
-        return self.logits() - self.logz_BN.unsqueeze(-1)
-
-
-@dataclass(frozen=True, slots=True)
 class Choice:
     """The next token, who chose it and why.
 
@@ -113,6 +49,11 @@ class Choice:
 
 class Strategy(Protocol):
     """A way to choose the next token."""
+
+    @property
+    def static(self) -> bool:
+        """Whether ``choose`` is tensor operations of fixed shapes alone, which a GPU can record."""
+        ...
 
     def needs(self, available: tuple[int, ...]) -> tuple[int, ...]:
         """The branches that have to run, out of those available; they become the columns.
@@ -136,6 +77,7 @@ class Adml:
     lower branch.
     """
 
+    static = True
     tau: float = 0.025
 
     def __post_init__(self) -> None:
@@ -152,6 +94,9 @@ class Adml:
 
     def choose(self, scores: Scores) -> Choice:
         """Apply the rule; `torch.max` and `torch.min` return the first of equals."""
+        fused = kernels(scores.c_BN.device)
+        if fused is not None and scores.top_BN is not None:
+            return Choice(*fused.adml(scores.c_BN, scores.top_BN, self.tau))
         high_B, most_B = scores.c_BN.max(1)
         low_B, least_B = scores.c_BN.min(1)
         c0_B = scores.c_BN[:, 0]
@@ -167,6 +112,8 @@ class Adml:
 class MaxConfidence:
     """The token of the most confident branch; ties go to the lower branch."""
 
+    static = True
+
     def needs(self, available: tuple[int, ...]) -> tuple[int, ...]:
         """All of them."""
         return available
@@ -181,6 +128,7 @@ class MaxConfidence:
 class Fixed:
     """One branch alone: 0 is the plain base, i the i-th adapter. No other branch runs."""
 
+    static = True
     branch: int
 
     def needs(self, available: tuple[int, ...]) -> tuple[int, ...]:
@@ -202,6 +150,7 @@ class Fixed:
 class Mean:
     """The token of the highest mean probability over the branches, or mean log-probability."""
 
+    static = True
     log: bool = False
 
     def needs(self, available: tuple[int, ...]) -> tuple[int, ...]:
@@ -222,6 +171,8 @@ class Mean:
 class LowestEntropy:
     """The token of the branch whose distribution has the lowest entropy; ties: the lower branch."""
 
+    static = True
+
     def needs(self, available: tuple[int, ...]) -> tuple[int, ...]:
         """All of them."""
         return available
@@ -235,6 +186,8 @@ class LowestEntropy:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Majority:
     """The token that most branches would choose; of equals, the one of the lowest branch."""
+
+    static = True
 
     def needs(self, available: tuple[int, ...]) -> tuple[int, ...]:
         """All of them."""

@@ -13,12 +13,14 @@ import torch
 
 from das_lib.adml.alignment import Seen, place_words
 from das_lib.adml.bank import AdapterBank
-from das_lib.adml.decoder import Memory
+from das_lib.adml.cross import Memory
 from das_lib.adml.engine import MAX_NEW_TOKENS, Engine
 from das_lib.adml.fallback import Fallback, Sampled
+from das_lib.adml.gpu.mel import LogMel
 from das_lib.adml.linear import Precision
 from das_lib.adml.result import Result, split_words
 from das_lib.adml.select import Strategy
+from das_lib.adml.spelling import Spelling
 from das_lib.adml.trace import Trace
 from das_lib.doubt import MIN_AVG_LOGPROB
 from das_lib.errors import DasError, ModelError, Reject
@@ -63,7 +65,8 @@ class Transcriber:
         self.beside: dict[str, Engine] = {}
         """Models that decode what this one's encoder says, by the strategy that means them; see
         `Engine.with_decoder`."""
-        self._extractor, self._tokenizer = extractor, tokenizer
+        self._extractor, self._spell = extractor, Spelling(tokenizer)
+        self._log_mel = LogMel(extractor, engine.device) if engine.device.type == "cuda" else None
         self._margin_s, self._fallback, self._word_times = margin_s, fallback, word_times
 
     @classmethod
@@ -142,17 +145,16 @@ class Transcriber:
 
     def features(self, audio: Sequence[np.ndarray]) -> torch.Tensor:
         """Log-mel spectrogram of clips padded to the window, 30 s by default. [B, F, T]."""
-        mel = self._extractor(
-            list(audio),
-            sampling_rate=SAMPLE_RATE,
-            return_tensors="pt",
-            device=str(self.engine.device),
-        )
+        if self._log_mel is not None:
+            mel_BFT = self._log_mel(audio)
+        else:
+            mel = self._extractor(list(audio), sampling_rate=SAMPLE_RATE, return_tensors="pt")
+            mel_BFT = mel.input_features
         if self._margin_s is None:
-            return mel.input_features
+            return mel_BFT
         seconds = max(len(clip) for clip in audio) / SAMPLE_RATE + self._margin_s
         frames = round(max(seconds, SHORTEST_WINDOW_S) * SAMPLE_RATE / self._extractor.hop_length)
-        return mel.input_features[..., : frames + frames % 2]  # the encoder halves them
+        return mel_BFT[..., : frames + frames % 2]  # the encoder halves them
 
     def transcribe(
         self,
@@ -258,7 +260,7 @@ class Transcriber:
         """Text and words of a decode."""
         text_tokens = self._text_tokens(trace.tokens)
         return Result(
-            text=self._decode(trace.tokens).strip(),
+            text=self._spell(trace.tokens).strip(),
             tokens=trace.tokens,
             branch=trace.branch,
             rule=trace.rule,
@@ -266,11 +268,8 @@ class Transcriber:
             confidence=np.stack(trace.confidence).astype(np.float32),
             logprob=trace.logprob,
             language=trace.language,
-            words=split_words(text_tokens, trace.branch, trace.logprob, self._decode),
+            words=split_words(text_tokens, trace.branch, trace.logprob, self._spell),
         )
 
     def _text_tokens(self, tokens: list[int]) -> list[int]:
         return [token for token in tokens if token not in self.engine.prompts.end]
-
-    def _decode(self, tokens: list[int]) -> str:
-        return self._tokenizer.decode(tokens, skip_special_tokens=True)

@@ -117,12 +117,10 @@ class Run:
 
     def one_pass(self, transcriber: Transcriber) -> Callable[[], object]:
         """All branches together, as the product decodes them."""
-        return lambda: transcriber.transcribe_batch(
-            self.audio, {"das": self.strategy(transcriber, Adml())}
-        )
+        strategies = {"das": self.strategy(transcriber, Adml())}
+        return lambda: transcriber.transcribe_batch(self.audio, strategies)
 
     def one_by_one(self, transcriber: Transcriber, k: int) -> Callable[[], object]:
         """One encoder pass, then a decode for each branch alone."""
-        return lambda: transcriber.transcribe_batch(
-            self.audio, {str(i): self.strategy(transcriber, Fixed(i)) for i in range(k + 1)}
-        )
+        strategies = {str(i): self.strategy(transcriber, Fixed(i)) for i in range(k + 1)}
+        return lambda: transcriber.transcribe_batch(self.audio, strategies)

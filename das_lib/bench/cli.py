@@ -45,6 +45,7 @@ def add_benches(parser: argparse.ArgumentParser) -> Any:
 
     text = "the engine's tokens against stock transformers and PEFT, and word error rates"
     parity = benches.add_parser("parity", parents=[common], help=text, description=text)
+    parity.add_argument("--device", default="cpu", help="of the engine: cpu (default) or cuda")
     parity.set_defaults(handler=_parity)
 
     text = "modes beyond the paper (precision, window, beams, ...): word errors and time"
@@ -121,7 +122,8 @@ def _parity(arguments: argparse.Namespace) -> int:
 
     model, clips, texts = _utterances(arguments)
     adapters, tau = dict(arguments.adapters), arguments.tau
-    bench_parity(model, clips, texts, adapters, tau=tau, batch=arguments.batch)
+    options = {"tau": tau, "batch": arguments.batch, "device": arguments.device}
+    bench_parity(model, clips, texts, adapters, **options)
     return 0
 
 

@@ -9,7 +9,6 @@ choices back ends in the same sequence.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +82,7 @@ def bench_parity(
     *,
     tau: float,
     batch: int,
+    device: str = "cpu",
 ) -> None:
     """Measure and publish agreement and word error rates."""
     rows: list[dict[str, Any]] = []
@@ -90,7 +90,7 @@ def bench_parity(
     exact: list[Result] = []
     for precision in ("float32", "bfloat16"):
         engine = Transcriber.from_pretrained(
-            model_folder, adapters, precision=precision, language="en"
+            model_folder, adapters, precision=precision, language="en", device=device
         )
         found = engine.transcribe(
             list(clips), {"das": Adml(tau=tau), "base": Fixed(0)}, batch_size=batch
@@ -100,7 +100,7 @@ def bench_parity(
         if precision == "float32":
             exact = das
             wanted = [
-                branches.choices(engine.features([clip])[0], result.tokens, tau)
+                branches.choices(engine.features([clip])[0].cpu(), result.tokens, tau)
                 for clip, result in zip(clips, das, strict=True)
             ]
         else:
@@ -109,11 +109,12 @@ def bench_parity(
             {
                 "what": "das " + ("against stock Algorithm 1" if not rows else "against float32"),
                 "dtype": precision,
+                "device": device,
                 "utterances": len(das),
                 "utterances_equal": sum(r.tokens == w for r, w in zip(das, wanted, strict=True)),
                 "tokens": sum(len(w) for w in wanted),
                 "token_edits": sum(edits(r.tokens, w) for r, w in zip(das, wanted, strict=True)),
-                "choices_equal": sum(map(partial(same_choices, engine, tau=tau), clips, wanted)),
+                "choices_equal": same_choices(engine, clips, wanted, tau=tau),
                 "wer_base": wer(references, [row["base"].text for row in results]),
                 "wer_das": wer(references, [r.text for r in das]),
             }
@@ -135,16 +136,23 @@ def bench_parity(
     publish("parity", rows, notes)
 
 
+@torch.inference_mode()
 def same_choices(
-    transcriber: Transcriber, clip: np.ndarray, wanted: Sequence[int], *, tau: float
+    transcriber: Transcriber,
+    clips: Sequence[np.ndarray],
+    wanted: Sequence[Sequence[int]],
+    *,
+    tau: float,
 ) -> int:
-    """How many tokens of a transcript the engine chooses behind the same prefix."""
-    engine = transcriber.engine
-    memory = engine.memory(engine.encode(transcriber.features([clip])))
-    strategy = Prescribed(Adml(tau=tau), wanted, min(engine.prompts.end))
-    engine.decode(memory, ["en"], strategy)
-    # Not strict: a transcript that is wrong may end too soon or not at all.
-    return sum(int(t) == w for t, w in zip(strategy.chosen, wanted, strict=False))
+    """How many tokens of the transcripts the engine chooses behind the same prefix."""
+    engine, count = transcriber.engine, 0
+    strategy = Prescribed(Adml(tau=tau), max(wanted, key=len), min(engine.prompts.end))
+    for clip, tokens in zip(clips, wanted, strict=True):
+        strategy.prescribe(tokens)
+        engine.decode(engine.memory(engine.encode(transcriber.features([clip]))), ["en"], strategy)
+        # Not strict: behind the last of them, the end is taken.
+        count += sum(t == w for t, w in zip(strategy.chosen(0), tokens, strict=False))
+    return count
 
 
 def edits(tokens: Sequence[int], wanted: Sequence[int]) -> int:

@@ -92,6 +92,8 @@ def _profile(run: Run, transcriber: Transcriber) -> dict[str, float]:
         (strategy, "choose", "selection"),
         (transcriber, "result", "text"),
     ]
+    if engine._replays is not None:  # steps, vocabulary and selection in one
+        replaced = [*replaced[:3], (engine._replays, "decode", "passes"), replaced[-1]]
     for owner, name, part in replaced:
         watch.wrap(owner, name, part)
     try:

@@ -1,8 +1,12 @@
 """Words of a transcript and the branch that decided each."""
 
+import random
+
 import pytest
+from transformers import WhisperTokenizer
 
 from das_lib.adml.result import split_words
+from das_lib.adml.spelling import Spelling
 
 PIECES = {
     1: " Stevie",
@@ -50,3 +54,16 @@ def test_no_text_gives_no_word(tokens):
 def test_a_transcript_that_ends_within_a_character_still_gives_its_word():
     [word] = split_words([5, 6], [0, 0], [0.0] * 2, decode)
     assert (word.start, word.end) == (0, 2)
+
+
+@pytest.mark.parametrize("model", ["base", pytest.param("whisper_base", marks=pytest.mark.slow)])
+def test_tokens_are_spelt_as_the_tokenizer_does(model, request):
+    tokenizer = WhisperTokenizer.from_pretrained(request.getfixturevalue(model))
+    spell, size, rng = Spelling(tokenizer), len(tokenizer), random.Random(0)
+    some = [[rng.randrange(size) for _ in range(rng.randrange(1, 12))] for _ in range(2000)]
+    previous = tokenizer.convert_tokens_to_ids("<|startofprev|>")
+    for tokens in [[i] for i in range(0, size, max(1, size // 2000))] + some:
+        if tokens[0] == previous:
+            continue  # the tokenizer leaves out what follows; no transcript begins so
+        assert spell(tokens) == tokenizer.decode(tokens, skip_special_tokens=True)
+    assert spell([size + 5]) == ""  # a row of the vocabulary that no token has

@@ -7,7 +7,7 @@ from adml_helpers import clips, random_adapter
 from das_lib.adml import Adml, Fallback, Fixed, Transcriber
 from das_lib.adml.checkpoint import read_checkpoint, write_checkpoint
 from das_lib.adml.fallback import Sampled
-from das_lib.adml.select import Scores
+from das_lib.adml.scores import Scores
 from das_lib.doubt import compression_ratio
 from das_lib.errors import DasError, ModelError
 from das_lib.testing import tiny_whisper

@@ -136,9 +136,9 @@ def test_the_stock_models_would_notice_another_token(material):
     assert len(tokens) > 3
     [mel] = engine.features([clip])
     assert branches.choices(mel, tokens, 0.025) == tokens
-    assert same_choices(engine, clip, tokens, tau=0.025) == len(tokens)
+    assert same_choices(engine, [clip], [tokens], tau=0.025) == len(tokens)
     # The last token is behind the same prefix as ever, and no other choice follows it.
-    assert same_choices(engine, clip, [*tokens[:-1], 50], tau=0.025) == len(tokens) - 1
+    assert same_choices(engine, [clip], [[*tokens[:-1], 50]], tau=0.025) == len(tokens) - 1
     tokens[2] = 50
     assert branches.choices(mel, tokens, 0.025) != tokens
 

@@ -12,6 +12,7 @@ from adml_helpers import clips, random_adapter
 from test_replay import same
 
 from das_lib.adml import Adml, Transcriber
+from das_lib.adml.gpu import fused
 from das_lib.adml.norm import add_norm, layer_norm
 from das_lib.adml.scores import Scores
 
@@ -31,6 +32,15 @@ def kernels(monkeypatch):
     yield again()
     monkeypatch.undo()
     again()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here the kernels can be built")
+def test_where_they_cannot_be_built_torch_does_the_same_with_a_warning():
+    fused._kernels.cache_clear()
+    with pytest.warns(UserWarning, match="more slowly"):
+        assert fused.kernels(torch.device("cuda")) is None
+    fused._kernels.cache_clear()
+    assert fused.kernels(torch.device("cpu")) is None
 
 
 def near(got, want, tolerance=1e-5):

@@ -1,6 +1,15 @@
 """What tests of several folders share."""
 
+import contextlib
+import os
+from unittest import mock
+
 import pytest
+
+# Triton decides at its import whether its library can be interpreted (tests/adml/test_kernels.py);
+# torch imports it for many a test.
+with mock.patch.dict(os.environ, TRITON_INTERPRET="1"), contextlib.suppress(ImportError):
+    import triton  # noqa: F401
 
 
 @pytest.fixture(scope="module")

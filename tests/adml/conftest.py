@@ -1,18 +1,12 @@
 """Fixtures of the ADML tests."""
 
-import contextlib
 import os
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import torch
 
 from das_lib.testing import tiny_whisper
-
-# Triton decides at its import whether its library can be interpreted (test_kernels.py).
-with mock.patch.dict(os.environ, TRITON_INTERPRET="1"), contextlib.suppress(ImportError):
-    import triton  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

@@ -89,8 +89,8 @@ class Decoder:
         self._precision: Precision = precision
         self._heads: int = config["decoder_attention_heads"]
         scale = config["d_model"] ** 0.5 if config.get("scale_embedding") else 1.0
-        self._tokens_VD = (model["decoder.embed_tokens.weight"] * scale).to(device)
-        self._positions_UD = model["decoder.embed_positions.weight"].to(device)
+        self.tokens_VD = (model["decoder.embed_tokens.weight"] * scale).to(device)
+        self.positions_UD = model["decoder.embed_positions.weight"].to(device)
         self._common: Mapping[str, Pair] | None = None
         self.rebase({})
 
@@ -100,6 +100,11 @@ class Decoder:
             count = self._model.config["decoder_layers"]
             self._layers = [self._layer(i, common) for i in range(count)]
             self._common = common
+
+    @property
+    def norms(self) -> list[tuple[Norm, Norm, Norm]]:
+        """Of each layer, before self-attention, cross-attention and the network."""
+        return [layer.norms for layer in self._layers]
 
     def _layer(self, i: int, common: Mapping[str, Pair]) -> _Layer:
         model, device = self._model, self.device
@@ -191,8 +196,8 @@ class Decoder:
         """
         end = state.length + tokens_BT.shape[1]
         state.reserve(end)
-        x_BTD = F.embedding(tokens_BT, self._tokens_VD)
-        x_BTD = x_BTD + self._positions_UD[state.length : end]
+        x_BTD = F.embedding(tokens_BT, self.tokens_VD)
+        x_BTD = x_BTD + self.positions_UD[state.length : end]
         # Up to the first change, all branches are one.
         x_NBTD = x_BTD.unsqueeze(0)
         for i, layer in enumerate(self._layers):

@@ -23,6 +23,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from das_lib.adml.bank import AdapterBank
 from das_lib.adml.checkpoint import Checkpoint
+from das_lib.adml.decoder import Decoder
 from das_lib.adml.gpu.fused import kernels
 from das_lib.adml.norm import EPS, Norm, add_norm
 
@@ -88,30 +89,26 @@ class BranchDecoder:
     """The base and some adapters of a bank as they are now."""
 
     def __init__(
-        self,
-        model: Checkpoint,
-        bank: AdapterBank,
-        columns: Sequence[int],
-        *,
-        dtype: torch.dtype,
-        device: torch.device,
+        self, decoder: Decoder, model: Checkpoint, bank: AdapterBank, columns: Sequence[int]
     ) -> None:
+        """Merge the adapters.
+
+        Args:
+            decoder: The model's, whose embeddings and norms are read.
+            model: The base.
+            bank: Its adapters.
+            columns: The branches.
+        """
         config = model.config
-        self.dtype, self.device, self.branches = dtype, device, len(columns)
+        self.dtype, self.device, self.branches = decoder.dtype, decoder.device, len(columns)
+        self._decoder = decoder
         self._model, self._bank, self._columns = model, bank, columns
         self._heads: int = config["decoder_attention_heads"]
         self._width: int = config["d_model"] // self._heads
-        self._fused = kernels(device)
-        scale = config["d_model"] ** 0.5 if config.get("scale_embedding") else 1.0
-        self._tokens_VD = (model["decoder.embed_tokens.weight"] * scale).to(device)
-        self._positions_UD = model["decoder.embed_positions.weight"].to(device)
-        self._layers = [self._layer(i) for i in range(config["decoder_layers"])]
+        self._fused = kernels(self.device)
+        self._layers = [self._layer(i, norms) for i, norms in enumerate(decoder.norms)]
 
-    def _layer(self, i: int) -> _Layer:
-        def norm(name: str) -> Norm:
-            weight_D, bias_D = self._model.norm(f"decoder.layers.{i}.{name}")
-            return weight_D.to(self.device), bias_D.to(self.device)
-
+    def _layer(self, i: int, norms: tuple[Norm, Norm, Norm]) -> _Layer:
         def weight(name: str) -> tuple[torch.Tensor, torch.Tensor]:
             weight_OI, bias_O = self._model.linear(f"decoder.layers.{i}.{name}")
             return self._bank.weights(f"{i}.{name}", weight_OI, self._columns), bias_O
@@ -138,11 +135,7 @@ class BranchDecoder:
         v, v_bias_D = weight("encoder_attn.v_proj")
         v_NHED = v.expand(self.branches, -1, -1).unflatten(1, (self._heads, -1))
         return _Layer(
-            norms=(
-                norm("self_attn_layer_norm"),
-                norm("encoder_attn_layer_norm"),
-                norm("final_layer_norm"),
-            ),
+            norms=norms,
             qkv=normed(*(f"self_attn.{p}_proj" for p in "qkv")),
             self_out=plain("self_attn.out_proj"),
             q=normed("encoder_attn.q_proj", scale=self._width**-0.5),
@@ -203,8 +196,8 @@ class BranchDecoder:
             The hidden states of the last position, before the last layer norm. [N, B, D]
         """
         batch, length = tokens_BT.shape
-        x_BTD = F.embedding(tokens_BT, self._tokens_VD)
-        x_BTD = x_BTD + F.embedding(positions_T, self._positions_UD)
+        x_BTD = F.embedding(tokens_BT, self._decoder.tokens_VD)
+        x_BTD = x_BTD + F.embedding(positions_T, self._decoder.positions_UD)
         x_NMD = x_BTD.flatten(0, 1).repeat(self.branches, 1, 1)
         more_NMD = None
         for layer, keys, kv in zip(self._layers, cache.keys, cache.kv, strict=True):

@@ -77,11 +77,7 @@ class Replays:
         engine = self._engine
         if columns not in self._decoders:
             self._decoders[columns] = BranchDecoder(
-                self._model,
-                engine.bank,
-                columns,
-                dtype=engine.decoder.dtype,
-                device=engine.device,
+                engine.decoder, self._model, engine.bank, columns
             )
         decoder = self._decoders[columns]
         rooms = [ROOM]

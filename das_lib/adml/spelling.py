@@ -1,4 +1,4 @@
-"""Tokens to text by a table of their bytes: the tokenizer's ``decode``, ten times faster.
+"""Tokens to text by a table of their bytes: what the tokenizer's ``decode`` gives, sooner.
 
 Words are found by spelling every token of a transcript (`result.split_words`); a batch on a GPU is
 decoded in the time that the tokenizer takes for that.

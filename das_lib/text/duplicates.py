@@ -18,7 +18,7 @@ BANDS, ROWS = 12, 5
 """A pair of index 0.8 shares a band, and so is proposed, with a chance of 99 %: 1 - (1 - 0.8^5)^12;
 one of 0.5 with 32 %, so that few comparisons are in vain."""
 COLLISIONS = 0.02
-"""What 4-grams of one number may take from a Jaccard index; some texts in a million lose that."""
+"""Far more than 4-grams of one number can take from a Jaccard index."""
 
 
 @dataclass(frozen=True)

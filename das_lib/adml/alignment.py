@@ -65,22 +65,23 @@ class Seen:
             left = [([-1 if u in utterances else u for u in us], kept) for us, kept in passes]
             self._passes[layer] = [(us, kept) for us, kept in left if any(u >= 0 for u in us)]
 
-    def look(self, layer: int, length: int, utterances: Sequence[int], s: torch.Tensor) -> None:
+    def look(
+        self, layer: int, length: int, utterances: Sequence[int], s_BHMS: torch.Tensor
+    ) -> None:
         """Keep the heads' scores, before the softmax, at the positions of a pass.
 
         Args:
             layer: Of the decoder.
             length: Positions of the pass, T.
             utterances: Places in the memory, B of them.
-            s: [B, H, M, S] or, for one, [H, M, S]; the first T of the M queries are branch 0's.
+            s_BHMS: The first T of the M queries are branch 0's. A copy is kept.
         """
         if layer not in self._passes or not any(u in self._frames for u in utterances):
             return
         if layer not in self._indexes:  # once: a GPU would wait for each copy
             heads = [head for i, head in self._heads if i == layer]
-            self._indexes[layer] = torch.tensor(heads, device=s.device)
-        s_BHTS = s.view(-1, *s.shape[-3:])[:, :, :length]
-        kept_BHTS = s_BHTS.index_select(1, self._indexes[layer])
+            self._indexes[layer] = torch.tensor(heads, device=s_BHMS.device)
+        kept_BHTS = s_BHMS[:, :, :length].index_select(1, self._indexes[layer])
         self._passes[layer].append((tuple(utterances), kept_BHTS))
 
     def weights(self, utterance: int) -> torch.Tensor | None:

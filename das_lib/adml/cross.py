@@ -8,8 +8,8 @@ For branch i and head h, with P = softmax(q_i,h K_i,h^T / sqrt(E)):
 so an adapter costs R numbers a frame (Z_i, common to its heads) in place of two copies of the
 model's width. Exact: only the order of the sums differs.
 
-Shape suffixes: B utterances, N branches, K of them with a change, T positions, H heads, E head
-width, S encoder frames, R rank, M = N T queries of one utterance.
+Shape suffixes: U utterances, B rows that attend to them, N branches, K of them with a change, T
+positions, H heads, E head width, S encoder frames, R rank, M = N T queries of one row.
 """
 
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from functools import cached_property
 import torch
 
 from das_lib.adml.bank import Delta
+from das_lib.adml.gathered import gathered_matmul
 
 
 class Memory:
@@ -54,112 +55,83 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    """What K branches add to keys or values: Z_i B_i^T."""
+    """What K branches add to keys or values of U utterances: Z_i B_i^T."""
 
-    z_BKSR: torch.Tensor
+    z_UKIO: torch.Tensor
+    """Z_i, contiguous, as its product reads it: [U, K, R, S] for keys, [U, K, S, R] for values."""
     b_KHRE: torch.Tensor
 
     @classmethod
-    def of(cls, z_BKSR: torch.Tensor | None, delta: Delta | None, heads: int) -> "LowRank | None":
-        """Split B_i^T by head."""
-        if z_BKSR is None or delta is None:
+    def keys(cls, z_UKSR: torch.Tensor | None, delta: Delta | None, heads: int) -> "LowRank | None":
+        """Of what `compress` returns for k_proj."""
+        return cls._of(None if z_UKSR is None else z_UKSR.transpose(-1, -2), delta, heads)
+
+    @classmethod
+    def values(
+        cls, z_UKSR: torch.Tensor | None, delta: Delta | None, heads: int
+    ) -> "LowRank | None":
+        """Of what `compress` returns for v_proj."""
+        return cls._of(z_UKSR, delta, heads)
+
+    @classmethod
+    def _of(cls, z_UKIO: torch.Tensor | None, delta: Delta | None, heads: int) -> "LowRank | None":
+        if z_UKIO is None or delta is None:
             return None
         [part] = delta.parts
         b_KHRE = part.b_KRO.unflatten(-1, (heads, -1)).transpose(1, 2).contiguous()
-        return cls(z_BKSR, b_KHRE)
+        return cls(z_UKIO.contiguous(), b_KHRE)
 
 
-def attend_utterance(
-    q_HNTE: torch.Tensor,
-    k_HES: torch.Tensor,
-    v_HSE: torch.Tensor,
+def attend(
+    q_BHNTE: torch.Tensor,
+    k_UHES: torch.Tensor,
+    v_UHSE: torch.Tensor,
     keys: LowRank | None,
     values: LowRank | None,
-    row: int,
+    rows_B: torch.Tensor,
     look: Callable[[torch.Tensor], None] | None = None,
 ) -> torch.Tensor:
-    """One utterance's queries over its own memory, in batched products of heads or branches.
-
-    The form for a CPU: an utterance's K_0, V_0 and P stay in the cache, and one that has ended is
-    left out without moving what the others attend to.
+    """Attend with all branches of each row over the memory of its utterance.
 
     Args:
-        q_HNTE: Queries, not yet scaled.
-        k_HES: K_0, transposed.
-        v_HSE: V_0.
-        keys: Changes of the keys.
-        values: Changes of the values.
-        row: The utterance's row in ``keys`` and ``values``.
-        look: Is shown the scores before the softmax. [H, M, S]
-
-    Returns:
-        [H, N, T, E]
-    """
-    heads, branches, length, width = q_HNTE.shape
-    s_HMS = _scores(q_HNTE, k_HES, keys, row)
-    if look is not None:
-        look(s_HMS)
-    p_HMS = s_HMS.softmax(-1)
-    o_HNTE = torch.bmm(p_HMS, v_HSE).view(heads, branches, length, width)
-    if values is not None:
-        z_KSR = values.z_BKSR[row]
-        count = len(z_KSR)
-        p_KHTS = p_HMS.view(heads, branches, length, -1)[:, -count:].transpose(0, 1)
-        # With one position a step this is a view: the heads are the rows of a branch's product.
-        p_KMS = p_KHTS.squeeze(2) if length == 1 else p_KHTS.flatten(1, 2)
-        u_KHTR = torch.bmm(p_KMS, z_KSR).view(count, heads, length, -1)
-        o_HNTE[:, -count:] += torch.matmul(u_KHTR, values.b_KHRE).transpose(0, 1)
-    return o_HNTE
-
-
-def _scores(
-    q_HNTE: torch.Tensor, k_HES: torch.Tensor, keys: LowRank | None, row: int
-) -> torch.Tensor:
-    heads, branches, length, width = q_HNTE.shape
-    q_HNTE = q_HNTE * width**-0.5
-    s_HMS = torch.bmm(q_HNTE.reshape(heads, -1, width), k_HES)
-    if keys is not None:
-        z_KSR = keys.z_BKSR[row]
-        count = len(z_KSR)
-        q_KHTE = q_HNTE[:, -count:].transpose(0, 1)
-        q_KMR = torch.matmul(q_KHTE, keys.b_KHRE.transpose(-1, -2)).flatten(1, 2)
-        s_KHTS = torch.bmm(q_KMR, z_KSR.transpose(1, 2)).unflatten(1, (heads, length))
-        s_HMS.view(heads, branches, length, -1)[:, -count:] += s_KHTS.transpose(0, 1)
-    return s_HMS
-
-
-def attend_batch(
-    q_BHNTE: torch.Tensor,
-    k_BHES: torch.Tensor,
-    v_BHSE: torch.Tensor,
-    keys: LowRank | None,
-    values: LowRank | None,
-    look: Callable[[torch.Tensor], None] | None = None,
-) -> torch.Tensor:
-    """`attend_utterance` for all utterances at once, without a loop: the form for a GPU.
-
-    ``look`` is shown [B, H, M, S].
+        q_BHNTE: Queries, not yet scaled.
+        k_UHES: K_0, transposed.
+        v_UHSE: V_0.
+        keys: Changes of the keys by the last branches.
+        values: Changes of the values by the last branches.
+        rows_B: The utterance of each row, int64.
+        look: Is shown the scores before the softmax, which takes their place. [B, H, M, S]
 
     Returns:
         [B, H, N, T, E]
     """
     shape = q_BHNTE.shape
     q_BHME = (q_BHNTE * shape[-1] ** -0.5).flatten(2, 3)
-    s_BHNTS = (q_BHME @ k_BHES).unflatten(2, shape[2:4])
+    s_BHMS = gathered_matmul(q_BHME, k_UHES, rows_B)
+    s_BHNTS = s_BHMS.unflatten(2, shape[2:4])
     if keys is not None:
-        count = keys.z_BKSR.shape[1]
+        count = keys.z_UKIO.shape[1]
         q_BKHTE = q_BHME.view(shape)[:, :, -count:].transpose(1, 2)
-        q_BKMR = (q_BKHTE @ keys.b_KHRE.transpose(-1, -2)).flatten(2, 3)
-        s_BKHTS = (q_BKMR @ keys.z_BKSR.transpose(-1, -2)).unflatten(2, (shape[1], shape[3]))
-        s_BHNTS[:, :, -count:] += s_BKHTS.transpose(1, 2)
+        q_BKMR = _by_branch(q_BKHTE, keys.b_KHRE.transpose(-1, -2)).flatten(2, 3)
+        s_BKMS = gathered_matmul(q_BKMR, keys.z_UKIO, rows_B)
+        s_BHNTS[:, :, -count:] += s_BKMS.unflatten(2, (shape[1], shape[3])).transpose(1, 2)
     if look is not None:
-        look(s_BHNTS.flatten(2, 3))
-    p_BHNTS = s_BHNTS.softmax(-1)
-    o_BHNTE = (p_BHNTS.flatten(2, 3) @ v_BHSE).view(shape)
+        look(s_BHMS)
+    p_BHMS = torch.softmax(s_BHMS, -1, out=s_BHMS)
+    o_BHNTE = gathered_matmul(p_BHMS, v_UHSE, rows_B).view(shape)
     if values is not None:
-        count = values.z_BKSR.shape[1]
-        p_BKHTS = p_BHNTS[:, :, -count:].transpose(1, 2)
-        u_BKMR = p_BKHTS.flatten(2, 3) @ values.z_BKSR
+        count = values.z_UKIO.shape[1]
+        p_BKHTS = p_BHMS.unflatten(2, shape[2:4])[:, :, -count:].transpose(1, 2)
+        # With one position a step this is a view: the heads are the rows of a branch's product.
+        p_BKMS = p_BKHTS.squeeze(3) if shape[3] == 1 else p_BKHTS.flatten(2, 3)
+        u_BKMR = gathered_matmul(p_BKMS, values.z_UKIO, rows_B)
         u_BKHTR = u_BKMR.unflatten(2, (shape[1], shape[3]))
-        o_BHNTE[:, :, -count:] += (u_BKHTR @ values.b_KHRE).transpose(1, 2)
+        o_BHNTE[:, :, -count:] += _by_branch(u_BKHTR, values.b_KHRE).transpose(1, 2)
     return o_BHNTE
+
+
+def _by_branch(x_BKHTI: torch.Tensor, w_KHIO: torch.Tensor) -> torch.Tensor:
+    """X @ W without a copy of W for every row, which a broadcast product would make."""
+    x_KHMI = x_BKHTI.permute(1, 2, 0, 3, 4).flatten(2, 3)
+    y_KHBTO = (x_KHMI @ w_KHIO).unflatten(2, (x_BKHTI.shape[0], x_BKHTI.shape[3]))
+    return y_KHBTO.permute(2, 0, 1, 3, 4)

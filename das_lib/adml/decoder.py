@@ -11,10 +11,9 @@ T positions of this pass, U positions so far, D model width, H heads, E head wid
 frames, R rank, O output width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -22,11 +21,13 @@ import torch.nn.functional as F  # noqa: N812
 from das_lib.adml.alignment import Seen
 from das_lib.adml.bank import Deltas, Pair, add_delta, compress, merge
 from das_lib.adml.checkpoint import Checkpoint
-from das_lib.adml.cross import LowRank, Memory, attend_batch, attend_utterance
+from das_lib.adml.cross import LowRank, Memory, attend
 from das_lib.adml.linear import DTYPES, Linear, Precision, pack
 from das_lib.adml.norm import Norm, layer_norm
 
 SPAN = 32  # positions by which the self-attention caches grow
+SCORES = 2**19
+"""Of cross-attention that are computed at once on a CPU: 2 MB, which its caches hold."""
 
 
 @dataclass(slots=True)
@@ -37,6 +38,8 @@ class State:
     deltas: Deltas
     rows: list[int]
     """The utterance in ``memory`` that each row decodes; beams of one share it."""
+    rows_B: torch.Tensor
+    """The same, on the device."""
     keys: list[LowRank | None]
     values: list[LowRank | None]
     k_NBHUE: list[torch.Tensor]
@@ -48,7 +51,8 @@ class State:
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows alone, in this order; a row may be kept more than once."""
         self.rows = [self.rows[row] for row in rows]
-        index_B = torch.tensor(rows, device=self.memory.h_BSD.device)
+        index_B = torch.tensor(rows, device=self.rows_B.device)
+        self.rows_B = self.rows_B[index_B]
         for caches in (self.k_NBHUE, self.v_NBHUE):
             caches[:] = [cache.index_select(1, index_B) for cache in caches]
 
@@ -165,17 +169,18 @@ class Decoder:
         rows = list(range(len(h_BSD)) if rows is None else rows)
         shape = (branches, len(rows), self._heads, SPAN, h_BSD.shape[-1] // self._heads)
 
-        def low_rank(i: int, projection: str) -> LowRank | None:
-            delta = deltas.get(f"{i}.encoder_attn.{projection}")
-            return LowRank.of(compress(h_BSD, delta), delta, self._heads)
+        def low_rank(of: Callable[..., LowRank | None], site: str) -> LowRank | None:
+            delta = deltas.get(site)
+            return of(compress(h_BSD, delta), delta, self._heads)
 
         count = range(len(self._layers))
         return State(
             memory,
             deltas,
             rows,
-            [low_rank(i, "k_proj") for i in count],
-            [low_rank(i, "v_proj") for i in count],
+            torch.tensor(rows, device=h_BSD.device),
+            [low_rank(LowRank.keys, f"{i}.encoder_attn.k_proj") for i in count],
+            [low_rank(LowRank.values, f"{i}.encoder_attn.v_proj") for i in count],
             [h_BSD.new_empty(shape) for _ in count],
             [h_BSD.new_empty(shape) for _ in count],
         )
@@ -247,28 +252,26 @@ class Decoder:
         """Attend with all branches of an utterance over the same K_0 and V_0."""
         layer, deltas, site = self._layers[i], state.deltas, f"{i}.encoder_attn"
         q_NBTD = add_delta(layer.q(x_NBTD), x_NBTD, deltas.get(f"{site}.q_proj"))
-        q_NBTHE = q_NBTD.unflatten(-1, (self._heads, -1))
-        k_BHES, v_BHSE = state.memory.k_BHES[i], state.memory.v_BHSE[i]
-        parts: tuple[Any, Any] = (state.keys[i], state.values[i])
+        k_UHES, v_UHSE = state.memory.k_BHES[i], state.memory.v_BHSE[i]
         look = None if state.seen is None else partial(state.seen.look, i, x_NBTD.shape[2])
+        o_NBTD = torch.empty_like(q_NBTD)
+        q_BHNTE, o_BHNTE = (
+            x.unflatten(-1, (self._heads, -1)).permute(1, 3, 0, 2, 4) for x in (q_NBTD, o_NBTD)
+        )
+        count = len(state.rows)
         if self.device.type == "cpu":
-            o_NBTD = torch.empty_like(q_NBTD)
-            o_NBTHE = o_NBTD.view(q_NBTHE.shape)
-            for row, u in enumerate(state.rows):
-                q_HNTE = q_NBTHE[:, row].permute(2, 0, 1, 3)
-                look_u = look and partial(look, [u])
-                o_HNTE = attend_utterance(q_HNTE, k_BHES[u], v_BHSE[u], *parts, u, look_u)
-                o_NBTHE[:, row] = o_HNTE.permute(1, 2, 0, 3)
-        else:
-            rows_B = torch.tensor(state.rows, device=self.device)
-            o_BHNTE = attend_batch(
-                q_NBTHE.permute(1, 3, 0, 2, 4),
-                k_BHES[rows_B],
-                v_BHSE[rows_B],
-                *(p and LowRank(p.z_BKSR[rows_B], p.b_KHRE) for p in parts),
-                look=look and partial(look, state.rows),
+            count = max(1, SCORES // (q_BHNTE[0, ..., 0].numel() * v_UHSE.shape[2]))
+        for start in range(0, len(state.rows), count):
+            group = slice(start, start + count)
+            o_BHNTE[group] = attend(
+                q_BHNTE[group],
+                k_UHES,
+                v_UHSE,
+                state.keys[i],
+                state.values[i],
+                state.rows_B[group],
+                look and partial(look, state.rows[group]),
             )
-            o_NBTD = o_BHNTE.permute(2, 0, 3, 1, 4).reshape(q_NBTD.shape)
         return add_delta(layer.cross_out(o_NBTD), o_NBTD, deltas.get(f"{site}.out_proj"))
 
     def _feed_forward(self, i: int, x_NBTD: torch.Tensor, state: State) -> torch.Tensor:

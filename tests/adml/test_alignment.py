@@ -106,7 +106,7 @@ def test_what_is_seen_of_a_batch_is_what_is_seen_one_by_one():
             s_BHMS = torch.randn(len(utterances), 4, 2 * length, 20, generator=generator)
             batch.look(layer, length, utterances, s_BHMS)
             for u, s_HMS in zip(utterances, s_BHMS, strict=True):
-                alone.look(layer, length, [u], s_HMS)
+                alone.look(layer, length, [u], s_HMS.unsqueeze(0))
     for u, shape in ((4, (3, 4, 5)), (7, (3, 5, 10))):
         assert batch.weights(u).shape == shape
         assert torch.equal(batch.weights(u), alone.weights(u))

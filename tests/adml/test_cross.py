@@ -4,22 +4,25 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from das_lib.adml import gathered
 from das_lib.adml.adapter import BaseShape
 from das_lib.adml.bank import AdapterBank, Delta, Part, compress
-from das_lib.adml.cross import LowRank, attend_batch, attend_utterance
+from das_lib.adml.cross import LowRank, attend
 from das_lib.bench.material import write_adapters
 
 B, H, N, E, S, R = 3, 4, 5, 8, 30, 2
 WHISPER_BASE = {"decoder_layers": 6, "d_model": 512, "decoder_ffn_dim": 2048}
 
 
-def change(h_BSD, count, seed):
+def change(of, h_BSD, count, seed):
     """A random change of keys or values by the last ``count`` branches, and what it adds."""
+    if not count:
+        return None, torch.zeros(B, N, S, H * E)
     generator = torch.Generator().manual_seed(seed)
     a_KIR = torch.randn(count, H * E, R, generator=generator) * 0.1
     b_KRO = torch.randn(count, R, H * E, generator=generator)
     delta = Delta(a_KIR, (Part(b_KRO, slice(0, R), slice(0, H * E)),))
-    low = LowRank.of(compress(h_BSD, delta), delta, H)
+    low = of(compress(h_BSD, delta), delta, H)
     added_BNSD = torch.zeros(B, N, S, H * E)
     added_BNSD[:, N - count :] = torch.einsum("bsi,kir,kro->bkso", h_BSD, a_KIR, b_KRO)
     return low, added_BNSD
@@ -28,14 +31,23 @@ def change(h_BSD, count, seed):
 @pytest.mark.parametrize("length", [1, 4])
 @pytest.mark.parametrize("keys", [0, 2, N])
 @pytest.mark.parametrize("values", [0, 4, N])
-def test_both_forms_equal_attention_over_copies_of_keys_and_values(length, keys, values):
+@pytest.mark.parametrize("kernel", [True, False])
+def test_it_equals_attention_over_copies_of_keys_and_values(
+    length, keys, values, kernel, monkeypatch
+):
+    if not kernel:
+        monkeypatch.setattr(gathered, "load_streaming", lambda: None)
     generator = torch.Generator().manual_seed(9)
     q_BHNTE = torch.randn(B, H, N, length, E, generator=generator)
     h_BSD = torch.randn(B, S, H * E, generator=generator)
     k_BHSE = torch.randn(B, H, S, E, generator=generator)
     v_BHSE = torch.randn(B, H, S, E, generator=generator)
-    low_k, added_k = change(h_BSD, keys, 1) if keys else (None, torch.zeros(B, N, S, H * E))
-    low_v, added_v = change(h_BSD, values, 2) if values else (None, torch.zeros(B, N, S, H * E))
+    low_k, added_k = (
+        change(LowRank.keys, h_BSD, keys, 1) if keys else (None, torch.zeros(B, N, S, H * E))
+    )
+    low_v, added_v = (
+        change(LowRank.values, h_BSD, values, 2) if values else (None, torch.zeros(B, N, S, H * E))
+    )
 
     def copies(x_BHSE, added_BNSD):
         return x_BHSE.unsqueeze(2) + added_BNSD.unflatten(-1, (H, E)).permute(0, 3, 1, 2, 4)
@@ -44,11 +56,9 @@ def test_both_forms_equal_attention_over_copies_of_keys_and_values(length, keys,
         q_BHNTE, copies(k_BHSE, added_k), copies(v_BHSE, added_v)
     )
     k_BHES = k_BHSE.transpose(-1, -2).contiguous()
-    got_BHNTE = attend_batch(q_BHNTE, k_BHES, v_BHSE, low_k, low_v)
-    torch.testing.assert_close(got_BHNTE, want_BHNTE, atol=1e-5, rtol=1e-4)
-    for row in range(B):
-        one = attend_utterance(q_BHNTE[row], k_BHES[row], v_BHSE[row], low_k, low_v, row)
-        torch.testing.assert_close(one, want_BHNTE[row], atol=1e-5, rtol=1e-4)
+    rows_B = torch.tensor([2, 0, 0, 1])
+    got_BHNTE = attend(q_BHNTE[rows_B], k_BHES, v_BHSE, low_k, low_v, rows_B)
+    torch.testing.assert_close(got_BHNTE, want_BHNTE[rows_B], atol=1e-5, rtol=1e-4)
 
 
 def test_an_adapter_costs_at_most_1_2_mb_and_0_35_gflop_an_utterance(tmp_path):

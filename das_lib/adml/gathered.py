@@ -2,8 +2,8 @@
 
 Cross-attention multiplies each utterance's few queries with its own keys, values and Z_i. On a CPU
 this is bound by reading W from memory; a general matrix product first copies W into a layout that
-pays for many rows. In float32 `streaming` reads it once instead. Where Numba is missing, in other
-precisions and on other devices torch's products take its place.
+pays for many rows. In float32 `streaming` reads it once instead. For many vectors, where Numba is
+missing, in other precisions and on other devices torch's products take its place.
 
 Shape suffixes: B rows of the batch, U matrices, G groups (heads, or branches), M vectors, I inputs,
 O outputs.
@@ -13,6 +13,9 @@ import functools
 from types import ModuleType
 
 import torch
+
+FEW = 32
+"""Vectors a row; with more of them (prompts under many adapters) a general product is faster."""
 
 
 def gathered_matmul(
@@ -31,7 +34,8 @@ def gathered_matmul(
     if x_BGMI.device.type != "cpu":
         return x_BGMI @ w_UGIO[rows_B]
     y_BGMO = x_BGMI.new_empty(*x_BGMI.shape[:3], w_UGIO.shape[3])
-    streaming = load_streaming() if x_BGMI.dtype == torch.float32 else None
+    few = x_BGMI.dtype == torch.float32 and x_BGMI.shape[2] <= FEW
+    streaming = load_streaming() if few else None
     if streaming is not None:
         streaming.multiply(x_BGMI, w_UGIO, rows_B, y_BGMO)
     else:

@@ -33,6 +33,7 @@ from das_lib.errors import DasError
 from das_lib.progress import format_seconds
 from das_lib.storage import Folder, file_hash
 from das_lib.train.systems import BASE, DAS, Assembly
+from ray_jobs.apps import since_running
 from ray_jobs.bulk_feed import BLOCKS_AT_ONCE, BulkFeed, Listener
 from ray_jobs.calibrate import with_tau
 from ray_jobs.flow import Item, pending_items, run_items
@@ -191,7 +192,8 @@ def transcribe_corpus(bulk: Bulk) -> dict[str, Any]:
     todo = pending_items({"corpus": recordings}, {"corpus": transcripts}) + _again(bulk)
     decoding = 0.0
     # Ray takes seconds to start: not for nothing.
-    with ray_session(bulk.config) if todo or _to_export(bulk) else nullcontext():
+    session = partial(ray_session, bulk.config, dashboard=False)
+    with session() if todo or _to_export(bulk) else nullcontext():
         if todo:
             decoding = _decode(bulk, todo)
         if items := _to_export(bulk):
@@ -287,8 +289,10 @@ def _decode(bulk: Bulk, todo: list[Item]) -> float:
     assembly = Assembly(None, bulk.adapters, {bulk.system: None if bulk.adapters else 0})
     # A block may be hours of sound; the workers themselves see when replicas no longer answer.
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = LONGEST_BLOCK_S
-    with replicas(config, assembly, str(bulk.output)) as app:
-        return run_items(
+    # Readers and replicas start side by side: each takes seconds to import what it needs.
+    with replicas(config, assembly, str(bulk.output), wait=False) as app:
+        decoding_s = since_running(app)
+        run_items(
             "transcripts",
             todo,
             partial(BulkFeed, app, listener),
@@ -297,6 +301,7 @@ def _decode(bulk: Bulk, todo: list[Item]) -> float:
             unit="recordings",
             overlap=BLOCKS_AT_ONCE,
         )
+        return decoding_s()
 
 
 def _export(bulk: Bulk, items: list[Item]) -> None:

@@ -23,6 +23,7 @@ from das_lib.bulk.vad import Vad
 from das_lib.errors import DasError, Reject
 from das_lib.rows import Outcome
 from das_lib.speech.audio import Audio, AudioError
+from ray_jobs.apps import await_app
 from schemas.bulk import BULK_TRANSCRIPTS
 
 TRIES = 6
@@ -63,7 +64,8 @@ class BulkFeed:
         """Work for the replicas of ``app``."""
         self.listener = listener
         self.vad = Vad.from_package() if listener.vad else None
-        self.replicas = serve.get_app_handle(app)
+        self.app, self.replicas = app, serve.get_app_handle(app)
+        self.start, self.started = asyncio.Lock(), False
         self.heard, self.given_up = 0.0, 0
         # First come, first served: a block's recordings are begun before the next block's.
         self.room = asyncio.Semaphore(listener.windows_at_once)
@@ -72,7 +74,15 @@ class BulkFeed:
         self.alone = asyncio.Lock()
 
     async def __call__(self, rows: pa.Table, outputs: list[str]) -> Mapping[str, Outcome]:
-        """Work on a block; its one output gets the outcome."""
+        """Work on a block; its one output gets the outcome.
+
+        Raises:
+            DasError: the replicas cannot start, fail with every window, or do not answer.
+        """
+        async with self.start:
+            if not self.started:
+                await asyncio.to_thread(await_app, self.app)
+                self.started = True
         (output,) = outputs
         recordings = [Recording(**row) for row in rows.to_pylist()]
         async with together() as tasks:

@@ -155,8 +155,8 @@ def run_items(
     unit: str = "utterances",
     max_growth: int = MAX_GROWTH,
     overlap: int | None = None,
-) -> float:
-    """Work through ``items`` with ``pool.actors`` workers; seconds it took.
+) -> None:
+    """Work through ``items`` with ``pool.actors`` workers.
 
     With ``overlap``, ``make`` gives `AsyncWork` and each worker has so many blocks at a time.
 
@@ -167,7 +167,7 @@ def run_items(
     total = sum(len(item.again) or item.block.num_rows for item in todo)
     with Progress(stage, total, unit) as progress:
         if not todo:
-            return 0.0
+            return
         rows: list[dict[str, Any]] = [
             {
                 "name": item.block.name,
@@ -196,7 +196,6 @@ def run_items(
             note = f"{amount / progress.seconds:.1f} s of audio/s" if amount else ""
             note += f"  {rejected} rejected" if rejected else ""
             progress.advance(row["rows"], note)
-        return progress.seconds
 
 
 def pending_items(sources: Mapping[str, Dataset], outputs: Mapping[str, Dataset]) -> list[Item]:

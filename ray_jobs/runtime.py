@@ -44,8 +44,13 @@ def job_path(path: str) -> str:
 
 
 @contextmanager
-def ray_session(config: Config) -> Iterator[None]:
+def ray_session(config: Config, *, dashboard: bool = True) -> Iterator[None]:
     """Join the cluster that ``RAY_ADDRESS`` or a submitted job names, else start a local Ray.
+
+    Args:
+        config: The run's.
+        dashboard: Of a local Ray. Training needs it (see `_init`); it is ten processes, which take
+            seconds to start and a gigabyte.
 
     Raises:
         DasError: the cluster cannot be reached, or is too small for the configuration.
@@ -60,7 +65,7 @@ def ray_session(config: Config) -> Iterator[None]:
     # Standard output is for results; Ray prints hints about its worker processes there.
     with redirect_stdout(_RayLog()):
         if mine:
-            _init(config)
+            _init(config, dashboard)
         try:
             _quiet()
             require_resources(config, ray.cluster_resources())
@@ -142,7 +147,7 @@ class _RayLog(io.TextIOBase):
         return len(text)
 
 
-def _init(config: Config) -> None:
+def _init(config: Config, dashboard: bool) -> None:
     joins = "RAY_ADDRESS" in os.environ or in_submitted_job()
     options: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not joins:
@@ -150,7 +155,7 @@ def _init(config: Config) -> None:
         options |= {"address": "local", "num_cpus": config.ray.num_cpus}
         # Its State API is what Ray Train's watchdog of a domain's controller asks: without it,
         # every domain waits 12 s for the watchdog to end, which could not have done its work.
-        options |= {"include_dashboard": True}
+        options |= {"include_dashboard": dashboard}
         # Serve's controller looks at the replicas 10 times a second, and asks Ray's for them: what
         # that takes from one of an engine's threads, on few cores, the others wait for.
         os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.5")

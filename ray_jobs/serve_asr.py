@@ -111,10 +111,14 @@ def strategies(config: Config, assembly: Assembly) -> dict[str, Strategy]:
 
 
 @contextmanager
-def replicas(config: Config, assembly: Assembly, owner: str) -> Iterator[str]:
+def replicas(config: Config, assembly: Assembly, owner: str, *, wait: bool = True) -> Iterator[str]:
     """The app of `Recognizer`'s replicas, which runs as long as the context lasts.
 
-    ``owner`` is the job's output, see `app_name`.
+    Args:
+        config: The run's.
+        assembly: What they have resident.
+        owner: The job's output, see `app_name`.
+        wait: See `running`.
     """
     pool = config.serve.pool
     deployment = serve.deployment(
@@ -127,5 +131,5 @@ def replicas(config: Config, assembly: Assembly, owner: str) -> Iterator[str]:
     )(Recognizer)
     serve.start(proxy_location="Disabled")
     app = app_name("asr", owner)
-    with running(deployment.bind(config, assembly), app):
+    with running(deployment.bind(config, assembly), app, wait=wait):
         yield app

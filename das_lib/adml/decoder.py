@@ -22,6 +22,7 @@ from das_lib.adml.alignment import Seen
 from das_lib.adml.bank import Deltas, Pair, add_delta, compress, merge
 from das_lib.adml.checkpoint import Checkpoint
 from das_lib.adml.cross import LowRank, Memory, attend
+from das_lib.adml.gathered import load_streaming
 from das_lib.adml.linear import DTYPES, Linear, Precision, pack
 from das_lib.adml.norm import Norm, layer_norm
 
@@ -97,6 +98,8 @@ class Decoder:
         self.positions_UD = model["decoder.embed_positions.weight"].to(device)
         self._common: Mapping[str, Pair] | None = None
         self.rebase({})
+        if device.type == "cpu" and self.dtype == torch.float32:
+            load_streaming()  # now, and not in the first decode
 
     def rebase(self, common: Mapping[str, Pair]) -> None:
         """Run over the base plus the given changes, the residual of `AdapterBank.common`."""

@@ -6,12 +6,15 @@ Time is counted in samples inside; seconds appear at the edges only.
 import io
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pyloudnorm
 import soundfile
 import soxr
+
+if TYPE_CHECKING:
+    import pyloudnorm
 
 SAMPLE_RATE = 16_000  # Hz, what Whisper hears
 MAX_SECONDS = 30  # one Whisper window
@@ -78,5 +81,7 @@ def loudness(audio: Audio) -> float | None:
 
 
 @cache
-def _meter() -> pyloudnorm.Meter:
+def _meter() -> "pyloudnorm.Meter":
+    import pyloudnorm  # with it comes scipy.signal: seconds, for who only reads recordings
+
     return pyloudnorm.Meter(SAMPLE_RATE)

@@ -1,13 +1,15 @@
 """Apps of several jobs on one cluster."""
 
 import asyncio
+import time
 from collections import Counter
 
 import pytest
 from ray import serve
 from ray.serve.config import RequestRouterConfig
 
-from ray_jobs.apps import ROUND_ROBIN, app_name, running
+from das_lib.errors import DasError
+from ray_jobs.apps import LOOK_S, ROUND_ROBIN, app_name, await_app, running, since_running
 
 pytestmark = pytest.mark.ray
 
@@ -61,3 +63,36 @@ def test_requests_that_come_all_at_once_are_shared_among_replicas(two_cpus):
     assert shares.total() == 100
     assert min(shares.values()) >= 45  # in turn, but routed by more than one task at a time
     assert len(shares) == 2
+
+
+@serve.deployment(ray_actor_options={"num_cpus": 0.1})
+class Late:
+    def __init__(self, error):
+        if error:
+            raise ValueError(error)
+        time.sleep(2)
+
+    def __call__(self):
+        return "there"
+
+
+def test_who_does_not_wait_for_replicas_hears_when_they_are_there(two_cpus):
+    serve.start(proxy_location="Disabled")
+    name = app_name("asr", "late")
+    with running(Late.bind(""), name, wait=False):
+        running_s = since_running(name)
+        assert running_s() == 0
+        await_app(name)
+        assert serve.get_app_handle(name).remote().result() == "there"
+        time.sleep(2 * LOOK_S)
+        assert running_s() > 0
+
+
+def test_replicas_that_cannot_start_are_no_reason_to_wait(two_cpus):
+    serve.start(proxy_location="Disabled")
+    name = app_name("asr", "never")
+    with (
+        running(Late.bind("no such adapter"), name, wait=False),
+        pytest.raises(DasError, match=r"the replicas cannot start.*no such adapter"),
+    ):
+        await_app(name)

@@ -2,8 +2,8 @@
 
 Cross-attention multiplies each utterance's few queries with its own keys, values and Z_i. On a CPU
 this is bound by reading W from memory; a general matrix product first copies W into a layout that
-pays for many rows. In float32 `streaming` reads it once instead. For many vectors, where Numba is
-missing, in other precisions and on other devices torch's products take its place.
+pays for many rows. In float32 `streaming` reads it once instead. For many vectors, where Numba or
+GNU's OpenMP is missing, in other precisions and on other devices torch's products take its place.
 
 Shape suffixes: B rows of the batch, U matrices, G groups (heads, or branches), M vectors, I inputs,
 O outputs.
@@ -46,7 +46,10 @@ def gathered_matmul(
 
 @functools.cache
 def load_streaming() -> ModuleType | None:
-    """Compile `streaming` (seconds), or load it from Numba's cache; None where Numba is missing."""
+    """Compile `streaming` (seconds), or load it from Numba's cache.
+
+    None where Numba or GNU's OpenMP is missing.
+    """
     try:
         from das_lib.adml import streaming
     except ImportError:

@@ -6,12 +6,13 @@ has one order, whatever the batch and the number of threads.
 It runs on the threads of torch's own products: of the OpenMP library that torch has loaded it asks
 what a compiler asks for a parallel region, `GOMP_parallel`. Threads of Numba's own would have to
 wait for torch's, which stay awake for a while after each product. Where there is no such library,
-one thread does all the work.
+this module cannot be imported.
 
 Shape suffixes: as in `gathered`.
 """
 
 import ctypes
+import os
 from typing import Any
 
 import llvmlite.binding
@@ -20,21 +21,20 @@ import numpy as np
 import torch
 from numba import carray, types
 
-_process = ctypes.CDLL(None)
+_process = ctypes.CDLL(None) if os.name == "posix" else None
 _gomp_parallel: Any = getattr(_process, "GOMP_parallel", None)
+if _process is None or _gomp_parallel is None:
+    raise ImportError("torch has loaded no OpenMP library that knows GOMP_parallel")
 
 # Of the thread that runs, and how many run. By name, as Numba keeps the kernel on disk and the
 # addresses differ from process to process.
 _thread: Any = types.ExternalFunction("das_thread", types.int32())
 _threads: Any = types.ExternalFunction("das_threads", types.int32())
-_number = ctypes.CFUNCTYPE(ctypes.c_int)
-_sources = (
-    (_process.omp_get_thread_num, _process.omp_get_num_threads)
-    if _gomp_parallel
-    else (_number(lambda: 0), _number(lambda: 1))
-)
-for _function, _source in zip((_thread, _threads), _sources, strict=True):
-    llvmlite.binding.add_symbol(_function.symbol, ctypes.cast(_source, ctypes.c_void_p).value or 0)
+for _name, _function in (
+    ("das_thread", _process.omp_get_thread_num),
+    ("das_threads", _process.omp_get_num_threads),
+):
+    llvmlite.binding.add_symbol(_name, ctypes.cast(_function, ctypes.c_void_p).value or 0)
 
 
 def multiply(
@@ -53,7 +53,7 @@ def multiply(
     tensors = (x_BGMI, w_UGIO, rows_B, y_BGMO)
     pointers = (ctypes.c_void_p * 5)(ctypes.addressof(sizes), *(t.data_ptr() for t in tensors))
     threads = min(torch.get_num_threads(), batch * groups)
-    if _gomp_parallel and threads > 1:
+    if threads > 1:
         _gomp_parallel(_kernel.ctypes, pointers, threads, 0)
     else:
         _kernel.ctypes(pointers)

@@ -49,8 +49,7 @@ def ray_session(config: Config, *, dashboard: bool = True) -> Iterator[None]:
 
     Args:
         config: The run's.
-        dashboard: Of a local Ray. Training needs it (see `_init`); it is ten processes, which take
-            seconds to start and a gigabyte.
+        dashboard: Of a local Ray. Training needs it (see `_init`); it is ten processes more.
 
     Raises:
         DasError: the cluster cannot be reached, or is too small for the configuration.

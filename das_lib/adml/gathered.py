@@ -37,6 +37,9 @@ def gathered_matmul(
     few = x_BGMI.dtype == torch.float32 and x_BGMI.shape[2] <= FEW
     streaming = load_streaming() if few else None
     if streaming is not None:
+        assert w_UGIO.is_contiguous(), "the kernel reads it as it lies in memory"
+        if x_BGMI.stride(-1) != 1:
+            x_BGMI = x_BGMI.contiguous()
         streaming.multiply(x_BGMI, w_UGIO, rows_B, y_BGMO)
     else:
         for x_GMI, y_GMO, u in zip(x_BGMI, y_BGMO, rows_B.tolist(), strict=True):

@@ -42,12 +42,8 @@ def test_it_equals_attention_over_copies_of_keys_and_values(
     h_BSD = torch.randn(B, S, H * E, generator=generator)
     k_BHSE = torch.randn(B, H, S, E, generator=generator)
     v_BHSE = torch.randn(B, H, S, E, generator=generator)
-    low_k, added_k = (
-        change(LowRank.keys, h_BSD, keys, 1) if keys else (None, torch.zeros(B, N, S, H * E))
-    )
-    low_v, added_v = (
-        change(LowRank.values, h_BSD, values, 2) if values else (None, torch.zeros(B, N, S, H * E))
-    )
+    low_k, added_k = change(LowRank.keys, h_BSD, keys, 1)
+    low_v, added_v = change(LowRank.values, h_BSD, values, 2)
 
     def copies(x_BHSE, added_BNSD):
         return x_BHSE.unsqueeze(2) + added_BNSD.unflatten(-1, (H, E)).permute(0, 3, 1, 2, 4)

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from das_lib.adml.adapter import Adapter, BaseShape, read_adapter
+from das_lib.adml.gathered import gathered_matmul, streams
 from das_lib.adml.linear import project
 from das_lib.errors import ModelError
 
@@ -238,23 +239,28 @@ def add_delta(y_NBTO: torch.Tensor, x_NBTI: torch.Tensor, delta: Delta | None) -
     if delta is None:
         return y_NBTO
     count, width, _ = delta.a_KIR.shape
-    u_KMR = torch.bmm(x_NBTI[-count:].reshape(count, -1, width), delta.a_KIR)
-    y_KMO = y_NBTO[-count:].view(count, -1, y_NBTO.shape[-1])
+    x_1KMI = x_NBTI[-count:].reshape(1, count, -1, width)
+    y_1KMO = y_NBTO[-count:].view(1, count, -1, y_NBTO.shape[-1])
+    u_1KMR = gathered_matmul(x_1KMI, delta.a_KIR.unsqueeze(0))
     for part in delta.parts:
-        # Not baddbmm_: into a slice of the outputs it would loop over the branches.
-        y_KMO[..., part.outputs] += torch.bmm(u_KMR[..., part.ranks], part.b_KRO)
+        y_1KMP = y_1KMO[..., part.outputs]
+        gathered_matmul(u_1KMR[..., part.ranks], part.b_KRO.unsqueeze(0), sum_BGMO=y_1KMP)
     return y_NBTO
 
 
 def compress(h_BSI: torch.Tensor, delta: Delta | None) -> torch.Tensor | None:
     """Z_i = H A_i^T: all that branch i adds to the cross-attention's keys or values. [B, K, S, R].
 
-    V_i = V_0 + Z_i B_i^T stays in this form, R numbers a frame in place of the model's width. One
-    product over the frames of all utterances, for which the A_i stand side by side.
+    V_i = V_0 + Z_i B_i^T stays in this form, R numbers a frame in place of the model's width.
     """
     if delta is None:
         return None
     count, width, rank = delta.a_KIR.shape
+    if streams(h_BSI):
+        h_BKSI = h_BSI.unsqueeze(1).expand(-1, count, -1, -1)
+        all_B = torch.zeros(len(h_BSI), dtype=torch.int64)
+        return gathered_matmul(h_BKSI, delta.a_KIR.unsqueeze(0), all_B)
+    # One product over the frames of all utterances, for which the A_i stand side by side.
     a_MI = delta.a_KIR.transpose(1, 2).reshape(count * rank, width)
     return project(h_BSI, a_MI).unflatten(-1, (count, rank)).transpose(1, 2)
 

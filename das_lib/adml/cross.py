@@ -59,27 +59,35 @@ class LowRank:
 
     z_UKIO: torch.Tensor
     """Z_i, contiguous, as its product reads it: [U, K, R, S] for keys, [U, K, S, R] for values."""
-    b_KHRE: torch.Tensor
+    b_KHIO: torch.Tensor
+    """B_i of each head, contiguous: [K, H, E, R] for keys, [K, H, R, E] for values."""
 
     @classmethod
     def keys(cls, z_UKSR: torch.Tensor | None, delta: Delta | None, heads: int) -> "LowRank | None":
         """Of what `compress` returns for k_proj."""
-        return cls._of(None if z_UKSR is None else z_UKSR.transpose(-1, -2), delta, heads)
+        if z_UKSR is None or delta is None:
+            return None
+        b_KHRE = _by_head(delta, heads)
+        return cls(z_UKSR.transpose(2, 3).contiguous(), b_KHRE.transpose(2, 3).contiguous())
 
     @classmethod
     def values(
         cls, z_UKSR: torch.Tensor | None, delta: Delta | None, heads: int
     ) -> "LowRank | None":
         """Of what `compress` returns for v_proj."""
-        return cls._of(z_UKSR, delta, heads)
-
-    @classmethod
-    def _of(cls, z_UKIO: torch.Tensor | None, delta: Delta | None, heads: int) -> "LowRank | None":
-        if z_UKIO is None or delta is None:
+        if z_UKSR is None or delta is None:
             return None
-        [part] = delta.parts
-        b_KHRE = part.b_KRO.unflatten(-1, (heads, -1)).transpose(1, 2).contiguous()
-        return cls(z_UKIO.contiguous(), b_KHRE)
+        return cls(z_UKSR.contiguous(), _by_head(delta, heads).contiguous())
+
+    @property
+    def count(self) -> int:
+        """Branches with a change: the last ones."""
+        return self.z_UKIO.shape[1]
+
+
+def _by_head(delta: Delta, heads: int) -> torch.Tensor:
+    [part] = delta.parts
+    return part.b_KRO.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def attend(
@@ -105,33 +113,39 @@ def attend(
     Returns:
         [B, H, N, T, E]
     """
-    shape = q_BHNTE.shape
-    q_BHME = (q_BHNTE * shape[-1] ** -0.5).flatten(2, 3)
+    _, heads, _, positions, width = shape = q_BHNTE.shape
+    q_BHME = (q_BHNTE * width**-0.5).flatten(2, 3)
     s_BHMS = gathered_matmul(q_BHME, k_UHES, rows_B)
     s_BHNTS = s_BHMS.unflatten(2, shape[2:4])
     if keys is not None:
-        count = keys.z_UKIO.shape[1]
-        q_BKHTE = q_BHME.view(shape)[:, :, -count:].transpose(1, 2)
-        q_BKMR = _by_branch(q_BKHTE, keys.b_KHRE.transpose(-1, -2)).flatten(2, 3)
-        s_BKMS = gathered_matmul(q_BKMR, keys.z_UKIO, rows_B)
-        s_BHNTS[:, :, -count:] += s_BKMS.unflatten(2, (shape[1], shape[3])).transpose(1, 2)
+        q_BHKTE = q_BHME.view(shape)[:, :, -keys.count :]
+        u_BKHTR = q_BHKTE.new_zeros(len(q_BHME), keys.count, heads, positions, keys.b_KHIO.shape[3])
+        _add_by_branch(u_BKHTR, q_BHKTE.transpose(1, 2), keys.b_KHIO)
+        s_BKHTS = s_BHNTS[:, :, -keys.count :].transpose(1, 2)
+        if positions == 1:  # the heads are the rows of a branch's product
+            gathered_matmul(u_BKHTR.squeeze(3), keys.z_UKIO, rows_B, s_BKHTS.squeeze(3))
+        else:
+            s_BKMS = gathered_matmul(u_BKHTR.flatten(2, 3), keys.z_UKIO, rows_B)
+            s_BKHTS += s_BKMS.unflatten(2, (heads, positions))
     if look is not None:
         look(s_BHMS)
     p_BHMS = torch.softmax(s_BHMS, -1, out=s_BHMS)
     o_BHNTE = gathered_matmul(p_BHMS, v_UHSE, rows_B).view(shape)
     if values is not None:
-        count = values.z_UKIO.shape[1]
-        p_BKHTS = p_BHMS.unflatten(2, shape[2:4])[:, :, -count:].transpose(1, 2)
-        # With one position a step this is a view: the heads are the rows of a branch's product.
-        p_BKMS = p_BKHTS.squeeze(3) if shape[3] == 1 else p_BKHTS.flatten(2, 3)
+        p_BKHTS = p_BHMS.unflatten(2, shape[2:4])[:, :, -values.count :].transpose(1, 2)
+        # With one position a step this is a view.
+        p_BKMS = p_BKHTS.squeeze(3) if positions == 1 else p_BKHTS.flatten(2, 3)
         u_BKMR = gathered_matmul(p_BKMS, values.z_UKIO, rows_B)
-        u_BKHTR = u_BKMR.unflatten(2, (shape[1], shape[3]))
-        o_BHNTE[:, :, -count:] += _by_branch(u_BKHTR, values.b_KHRE).transpose(1, 2)
+        u_BKHTR = u_BKMR.unflatten(2, (heads, positions))
+        _add_by_branch(o_BHNTE[:, :, -values.count :].transpose(1, 2), u_BKHTR, values.b_KHIO)
     return o_BHNTE
 
 
-def _by_branch(x_BKHTI: torch.Tensor, w_KHIO: torch.Tensor) -> torch.Tensor:
-    """X @ W without a copy of W for every row, which a broadcast product would make."""
-    x_KHMI = x_BKHTI.permute(1, 2, 0, 3, 4).flatten(2, 3)
-    y_KHBTO = (x_KHMI @ w_KHIO).unflatten(2, (x_BKHTI.shape[0], x_BKHTI.shape[3]))
-    return y_KHBTO.permute(2, 0, 1, 3, 4)
+def _add_by_branch(y_BKHTO: torch.Tensor, x_BKHTI: torch.Tensor, w_KHIO: torch.Tensor) -> None:
+    """Y += X W, with a matrix for each branch and head."""
+    if x_BKHTI.shape[3] == 1:
+        rows = [(y_BKHTO.squeeze(3).permute(1, 2, 0, 3), x_BKHTI.squeeze(3).permute(1, 2, 0, 3))]
+    else:
+        rows = zip(y_BKHTO, x_BKHTI, strict=True)
+    for y_KHMO, x_KHMI in rows:
+        gathered_matmul(x_KHMI, w_KHIO, sum_BGMO=y_KHMO)

@@ -1,9 +1,10 @@
 """Products of a few vectors with many matrices: x_b W_rows[b] for every row b of a batch.
 
-Cross-attention multiplies each utterance's few queries with its own keys, values and Z_i. On a CPU
-this is bound by reading W from memory; a general matrix product first copies W into a layout that
-pays for many rows. In float32 `streaming` reads it once instead. For many vectors, where Numba or
-GNU's OpenMP is missing, in other precisions and on other devices torch's products take its place.
+Cross-attention multiplies each utterance's few queries with its own keys, values and Z_i, and each
+branch its few rows with its own A_i and B_i. On a CPU this is bound by reading W from memory; a
+general matrix product first copies W into a layout that pays for many rows. In float32 `streaming`
+reads it once instead. Where Numba or GNU's OpenMP is missing, in other precisions and on other
+devices torch's products take its place.
 
 Shape suffixes: B rows of the batch, U matrices, G groups (heads, or branches), M vectors, I inputs,
 O outputs.
@@ -14,37 +15,65 @@ from types import ModuleType
 
 import torch
 
-FEW = 32
-"""Vectors a row; with more of them (prompts under many adapters) a general product is faster."""
-
 
 def gathered_matmul(
-    x_BGMI: torch.Tensor, w_UGIO: torch.Tensor, rows_B: torch.Tensor
+    x_BGMI: torch.Tensor,
+    w_UGIO: torch.Tensor,
+    rows_B: torch.Tensor | None = None,
+    sum_BGMO: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Multiply the vectors of each row with the matrices that it names.
 
     Args:
         x_BGMI: In any layout.
         w_UGIO: Contiguous, of the same dtype.
-        rows_B: The matrices of each row; int64, on the same device.
+        rows_B: The matrices of each row; int64, on the same device. None: row b's are the b-th.
+        sum_BGMO: Is added to, in place, and returned; in any layout with a contiguous last axis.
 
     Returns:
         x_BGMI[b] @ w_UGIO[rows_B[b]] for every b. [B, G, M, O]
     """
-    if x_BGMI.device.type != "cpu":
-        return x_BGMI @ w_UGIO[rows_B]
-    y_BGMO = x_BGMI.new_empty(*x_BGMI.shape[:3], w_UGIO.shape[3])
-    few = x_BGMI.dtype == torch.float32 and x_BGMI.shape[2] <= FEW
-    streaming = load_streaming() if few else None
-    if streaming is not None:
-        assert w_UGIO.is_contiguous(), "the kernel reads it as it lies in memory"
-        if x_BGMI.stride(-1) != 1:
-            x_BGMI = x_BGMI.contiguous()
-        streaming.multiply(x_BGMI, w_UGIO, rows_B, y_BGMO)
-    else:
-        for x_GMI, y_GMO, u in zip(x_BGMI, y_BGMO, rows_B.tolist(), strict=True):
-            torch.bmm(x_GMI, w_UGIO[u], out=y_GMO)
+    if not streams(x_BGMI):
+        return _general(x_BGMI, w_UGIO, rows_B, sum_BGMO)
+    streaming = load_streaming()
+    assert streaming is not None
+    assert w_UGIO.is_contiguous(), "it is read as it lies in memory"
+    y_BGMO = sum_BGMO
+    if y_BGMO is None:
+        y_BGMO = x_BGMI.new_empty(*x_BGMI.shape[:3], w_UGIO.shape[3])
+    assert y_BGMO.stride(-1) == 1, "it is written as it lies in memory"
+    if x_BGMI.stride(-1) != 1:
+        x_BGMI = x_BGMI.contiguous()
+    if rows_B is None:
+        rows_B = torch.arange(len(x_BGMI))
+    streaming.multiply_add(x_BGMI, w_UGIO, rows_B, y_BGMO, add=sum_BGMO is not None)
     return y_BGMO
+
+
+def streams(x: torch.Tensor) -> bool:
+    """Whether `streaming` multiplies such vectors."""
+    fits = x.device.type == "cpu" and x.dtype == torch.float32
+    return fits and load_streaming() is not None
+
+
+def _general(
+    x_BGMI: torch.Tensor,
+    w_UGIO: torch.Tensor,
+    rows_B: torch.Tensor | None,
+    sum_BGMO: torch.Tensor | None,
+) -> torch.Tensor:
+    """`gathered_matmul` by torch's products."""
+    if x_BGMI.device.type != "cpu":
+        y_BGMO = x_BGMI @ (w_UGIO if rows_B is None else w_UGIO[rows_B])
+    else:  # one by one, or the matrices would be copied
+        rows = range(len(x_BGMI)) if rows_B is None else rows_B.tolist()
+        y_BGMO = x_BGMI.new_empty(*x_BGMI.shape[:3], w_UGIO.shape[3])
+        for x_GMI, y_GMO, u in zip(x_BGMI, y_BGMO, rows, strict=True):
+            torch.bmm(x_GMI, w_UGIO[u], out=y_GMO)
+    if sum_BGMO is None:
+        return y_BGMO
+    sum_BGMO += y_BGMO
+    return sum_BGMO
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """The float32 kernel of `gathered_matmul`, compiled by Numba for the machine at hand.
 
-It reads each matrix from memory once, four lines at a time, past all vectors of its row. Every sum
-has one order, whatever the batch and the number of threads.
+It reads each matrix from memory once, a few lines at a time, past all vectors of its row (see
+`tile`). Every sum has one order, whatever the batch and the number of threads.
 
 It runs on the threads of torch's own products: of the OpenMP library that torch has loaded it asks
 what a compiler asks for a parallel region, `GOMP_parallel`. Threads of Numba's own would have to
@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from numba import carray, types
 
+from das_lib.adml.tile import COLUMNS, LANES, TALL, THIN_TALL, tile
+
 _process = ctypes.CDLL(None) if os.name == "posix" else None
 _gomp_parallel: Any = getattr(_process, "GOMP_parallel", None)
 if _process is None or _gomp_parallel is None:
@@ -36,22 +38,32 @@ for _name, _function in (
 ):
     llvmlite.binding.add_symbol(_name, ctypes.cast(_function, ctypes.c_void_p).value or 0)
 
+LINES = 64
+"""Lines of a matrix that all vectors pass before the next: with COLUMNS columns, 16 KB."""
 
-def multiply(
-    x_BGMI: torch.Tensor, w_UGIO: torch.Tensor, rows_B: torch.Tensor, y_BGMO: torch.Tensor
+
+def multiply_add(
+    x_BGMI: torch.Tensor,
+    w_UGIO: torch.Tensor,
+    rows_B: torch.Tensor,
+    y_BGMO: torch.Tensor,
+    *,
+    add: bool,
 ) -> None:
-    """y_b = x_b W_rows[b], all float32 but for the rows.
+    """y_b = x_b W_rows[b], or y_b += x_b W_rows[b].
 
     Args:
-        x_BGMI: The last axis contiguous.
-        w_UGIO: Contiguous.
+        x_BGMI: float32, the last axis contiguous.
+        w_UGIO: float32, contiguous.
         rows_B: int64, contiguous.
-        y_BGMO: Contiguous; is written.
+        y_BGMO: float32, the last axis contiguous; is written.
+        add: To what stands there.
     """
     batch, groups = x_BGMI.shape[:2]
-    sizes = (ctypes.c_int64 * 8)(*x_BGMI.shape, w_UGIO.shape[3], *x_BGMI.stride()[:3])
-    tensors = (x_BGMI, w_UGIO, rows_B, y_BGMO)
-    pointers = (ctypes.c_void_p * 5)(ctypes.addressof(sizes), *(t.data_ptr() for t in tensors))
+    sizes = (*x_BGMI.shape, w_UGIO.shape[3], int(add))
+    places = (w_UGIO.data_ptr(), *_place(x_BGMI), *_place(y_BGMO))
+    task = (ctypes.c_int64 * 15)(*sizes, *places)
+    pointers = (ctypes.c_void_p * 2)(ctypes.addressof(task), rows_B.data_ptr())
     threads = min(torch.get_num_threads(), batch * groups)
     if threads > 1:
         _gomp_parallel(_kernel.ctypes, pointers, threads, 0)
@@ -59,45 +71,58 @@ def multiply(
         _kernel.ctypes(pointers)
 
 
+def _place(x: torch.Tensor) -> tuple[int, ...]:
+    """Where a tensor stands, and the steps of its first three axes."""
+    return (x.data_ptr(), *x.stride()[:3])
+
+
 def _stream(pointers: Any) -> None:
-    """This thread's part of `multiply`."""
-    sizes = carray(pointers[0], 8, np.int64)
-    batch, groups, count, inputs, outputs = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
-    rows_B = carray(pointers[3], batch, np.int64)
-    x = carray(pointers[1], 1 << 40, np.float32)  # strided, so its end is left open
-    w_LO = carray(pointers[2], (1 << 40, outputs), np.float32)
-    y_LO = carray(pointers[4], (batch * groups * count, outputs), np.float32)
+    """This thread's part of `multiply_add`."""
+    task = carray(pointers[0], 15, np.int64)
+    batch, groups, count, inputs, outputs = task[0], task[1], task[2], task[3], task[4]
+    x_b, x_g, x_m, y_b, y_g, y_m = task[8], task[9], task[10], task[12], task[13], task[14]
+    rows_B = carray(pointers[1], batch, np.int64)
+    tall = TALL if outputs >= COLUMNS else THIN_TALL
+    blocks = (count + tall - 1) // tall
     items = batch * groups
-    fours = inputs - inputs % 4
     for item in range(items * _thread() // _threads(), items * (_thread() + 1) // _threads()):
         b, g = item // groups, item % groups
-        # Slices in place of indices: so the innermost loop becomes vector instructions.
-        line = (rows_B[b] * groups + g) * inputs
-        w_IO = w_LO[line : line + inputs]
-        y_MO = y_LO[item * count : (item + 1) * count]
-        y_MO[:] = 0
-        for i in range(0, fours, 4):
-            w0, w1, w2, w3 = w_IO[i], w_IO[i + 1], w_IO[i + 2], w_IO[i + 3]
-            for m in range(count):
-                start = b * sizes[5] + g * sizes[6] + m * sizes[7] + i
-                x0, x1, x2, x3 = x[start], x[start + 1], x[start + 2], x[start + 3]
-                y_O = y_MO[m]
-                for o in range(outputs):
-                    y_O[o] += x0 * w0[o] + x1 * w1[o] + x2 * w2[o] + x3 * w3[o]
-        for i in range(fours, inputs):
-            for m in range(count):
-                start = b * sizes[5] + g * sizes[6] + m * sizes[7] + i
-                y_MO[m] += x[start] * w_IO[i]
+        for i in range(0, inputs, LINES):
+            x = task[7] + 4 * (b * x_b + g * x_g + i)
+            w = task[6] + 4 * ((rows_B[b] * groups + g) * inputs + i) * outputs
+            y = task[11] + 4 * (b * y_b + g * y_g)
+            o = 0
+            while o < outputs:
+                columns = outputs - o
+                if columns >= COLUMNS:
+                    columns = COLUMNS
+                elif columns >= COLUMNS // 2:
+                    columns = COLUMNS // 2
+                elif columns >= LANES:
+                    columns = LANES
+                for block in range(blocks):
+                    m = count * block // blocks
+                    tile(
+                        count * (block + 1) // blocks - m,
+                        columns,
+                        x + 4 * m * x_m,
+                        4 * x_m,
+                        w + 4 * o,
+                        4 * outputs,
+                        y + 4 * (m * y_m + o),
+                        4 * y_m,
+                        min(LINES, inputs - i),
+                        task[5] if i == 0 else 1,
+                    )
+                o += columns
 
 
 def _compiled() -> Any:
     signature = types.void(types.CPointer(types.voidptr))
-    # Fused multiply-add; nothing is assumed of infinities.
-    options = {"fastmath": {"contract"}, "error_model": "numpy"}
     try:
-        return numba.cfunc(signature, cache=True, **options)(_stream)
+        return numba.cfunc(signature, cache=True, error_model="numpy")(_stream)
     except RuntimeError:  # no folder to keep it in: every process compiles it
-        return numba.cfunc(signature, **options)(_stream)
+        return numba.cfunc(signature, error_model="numpy")(_stream)
 
 
 _kernel = _compiled()

@@ -57,8 +57,10 @@ def test_it_equals_attention_over_copies_of_keys_and_values(
     torch.testing.assert_close(got_BHNTE, want_BHNTE[rows_B], atol=1e-5, rtol=1e-4)
 
 
-def test_an_adapter_costs_at_most_1_2_mb_and_0_35_gflop_an_utterance(tmp_path):
+def test_an_adapter_costs_at_most_1_2_mb_and_0_35_gflop_an_utterance(tmp_path, monkeypatch):
     """The paper's adapters (rank 32 from a PiSSA start, q and v) on whisper-base, 30 s."""
+    # Counted where torch multiplies; the kernel makes the same products.
+    monkeypatch.setattr(gathered, "load_streaming", lambda: None)
 
     def prefill(count):
         folders = write_adapters(tmp_path / str(count), WHISPER_BASE, count)

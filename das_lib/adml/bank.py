@@ -22,7 +22,8 @@ from typing import Any
 import torch
 
 from das_lib.adml.adapter import Adapter, BaseShape, read_adapter
-from das_lib.adml.gathered import gathered_matmul, streams
+from das_lib.adml.cpu.fused import kernels
+from das_lib.adml.gathered import gathered_matmul
 from das_lib.adml.linear import project
 from das_lib.errors import ModelError
 
@@ -239,12 +240,17 @@ def add_delta(y_NBTO: torch.Tensor, x_NBTI: torch.Tensor, delta: Delta | None) -
     if delta is None:
         return y_NBTO
     count, width, _ = delta.a_KIR.shape
-    x_1KMI = x_NBTI[-count:].reshape(1, count, -1, width)
-    y_1KMO = y_NBTO[-count:].view(1, count, -1, y_NBTO.shape[-1])
-    u_1KMR = gathered_matmul(x_1KMI, delta.a_KIR.unsqueeze(0))
+    x_KMI = x_NBTI[-count:].reshape(count, -1, width)
+    y_KMO = y_NBTO[-count:].view(count, -1, y_NBTO.shape[-1])
+    native = kernels(x_KMI)
+    if native is not None:
+        parts = [(part.b_KRO, part.ranks, part.outputs) for part in delta.parts]
+        native.add_low_rank(x_KMI, delta.a_KIR, parts, y_KMO)
+        return y_NBTO
+    u_KMR = torch.bmm(x_KMI, delta.a_KIR)
     for part in delta.parts:
-        y_1KMP = y_1KMO[..., part.outputs]
-        gathered_matmul(u_1KMR[..., part.ranks], part.b_KRO.unsqueeze(0), sum_BGMO=y_1KMP)
+        # Not baddbmm_: into a slice of the outputs it would loop over the branches.
+        y_KMO[..., part.outputs] += torch.bmm(u_KMR[..., part.ranks], part.b_KRO)
     return y_NBTO
 
 
@@ -256,7 +262,7 @@ def compress(h_BSI: torch.Tensor, delta: Delta | None) -> torch.Tensor | None:
     if delta is None:
         return None
     count, width, rank = delta.a_KIR.shape
-    if streams(h_BSI):
+    if kernels(h_BSI) is not None:
         h_BKSI = h_BSI.unsqueeze(1).expand(-1, count, -1, -1)
         all_B = torch.zeros(len(h_BSI), dtype=torch.int64)
         return gathered_matmul(h_BKSI, delta.a_KIR.unsqueeze(0), all_B)

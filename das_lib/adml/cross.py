@@ -19,6 +19,7 @@ from functools import cached_property
 import torch
 
 from das_lib.adml.bank import Delta
+from das_lib.adml.cpu.fused import kernels
 from das_lib.adml.gathered import gathered_matmul
 
 
@@ -135,9 +136,13 @@ def attend(
         p_BKHTS = p_BHMS.unflatten(2, shape[2:4])[:, :, -values.count :].transpose(1, 2)
         # With one position a step this is a view.
         p_BKMS = p_BKHTS.squeeze(3) if positions == 1 else p_BKHTS.flatten(2, 3)
-        u_BKMR = gathered_matmul(p_BKMS, values.z_UKIO, rows_B)
-        u_BKHTR = u_BKMR.unflatten(2, (heads, positions))
-        _add_by_branch(o_BHNTE[:, :, -values.count :].transpose(1, 2), u_BKHTR, values.b_KHIO)
+        o_BKHTE = o_BHNTE[:, :, -values.count :].transpose(1, 2)
+        native = kernels(p_BKMS)
+        if native is not None:
+            native.add_values(p_BKMS, values.z_UKIO, rows_B, values.b_KHIO, o_BKHTE)
+        else:
+            u_BKMR = gathered_matmul(p_BKMS, values.z_UKIO, rows_B)
+            _add_by_branch(o_BKHTE, u_BKMR.unflatten(2, (heads, positions)), values.b_KHIO)
     return o_BHNTE
 
 

@@ -21,8 +21,8 @@ import torch.nn.functional as F  # noqa: N812
 from das_lib.adml.alignment import Seen
 from das_lib.adml.bank import Deltas, Pair, add_delta, compress, merge
 from das_lib.adml.checkpoint import Checkpoint
+from das_lib.adml.cpu import fused
 from das_lib.adml.cross import LowRank, Memory, attend
-from das_lib.adml.gathered import load_streaming
 from das_lib.adml.linear import DTYPES, Linear, Precision, pack
 from das_lib.adml.norm import Norm, layer_norm
 
@@ -99,7 +99,7 @@ class Decoder:
         self._common: Mapping[str, Pair] | None = None
         self.rebase({})
         if device.type == "cpu" and self.dtype == torch.float32:
-            load_streaming()  # now, and not in the first decode
+            fused.load()  # now, and not in the first decode
 
     def rebase(self, common: Mapping[str, Pair]) -> None:
         """Run over the base plus the given changes, the residual of `AdapterBank.common`."""

@@ -2,18 +2,16 @@
 
 Cross-attention multiplies each utterance's few queries with its own keys, values and Z_i, and each
 branch its few rows with its own A_i and B_i. On a CPU this is bound by reading W from memory; a
-general matrix product first copies W into a layout that pays for many rows. In float32 `streaming`
-reads it once instead. Where Numba or GNU's OpenMP is missing, in other precisions and on other
-devices torch's products take its place.
+general matrix product first copies W into a layout that pays for many rows. In float32 a kernel
+of `cpu` reads it once instead; where that cannot run, torch's products take its place.
 
 Shape suffixes: B rows of the batch, U matrices, G groups (heads, or branches), M vectors, I inputs,
 O outputs.
 """
 
-import functools
-from types import ModuleType
-
 import torch
+
+from das_lib.adml.cpu.fused import kernels
 
 
 def gathered_matmul(
@@ -33,10 +31,9 @@ def gathered_matmul(
     Returns:
         x_BGMI[b] @ w_UGIO[rows_B[b]] for every b. [B, G, M, O]
     """
-    if not streams(x_BGMI):
+    native = kernels(x_BGMI)
+    if native is None:
         return _general(x_BGMI, w_UGIO, rows_B, sum_BGMO)
-    streaming = load_streaming()
-    assert streaming is not None
     assert w_UGIO.is_contiguous(), "it is read as it lies in memory"
     y_BGMO = sum_BGMO
     if y_BGMO is None:
@@ -44,16 +41,8 @@ def gathered_matmul(
     assert y_BGMO.stride(-1) == 1, "it is written as it lies in memory"
     if x_BGMI.stride(-1) != 1:
         x_BGMI = x_BGMI.contiguous()
-    if rows_B is None:
-        rows_B = torch.arange(len(x_BGMI))
-    streaming.multiply_add(x_BGMI, w_UGIO, rows_B, y_BGMO, add=sum_BGMO is not None)
+    native.multiply_add(x_BGMI, w_UGIO, rows_B, y_BGMO, add=sum_BGMO is not None)
     return y_BGMO
-
-
-def streams(x: torch.Tensor) -> bool:
-    """Whether `streaming` multiplies such vectors."""
-    fits = x.device.type == "cpu" and x.dtype == torch.float32
-    return fits and load_streaming() is not None
 
 
 def _general(
@@ -74,16 +63,3 @@ def _general(
         return y_BGMO
     sum_BGMO += y_BGMO
     return sum_BGMO
-
-
-@functools.cache
-def load_streaming() -> ModuleType | None:
-    """Compile `streaming` (seconds), or load it from Numba's cache.
-
-    None where Numba or GNU's OpenMP is missing.
-    """
-    try:
-        from das_lib.adml import streaming
-    except ImportError:
-        return None
-    return streaming

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from das_lib.adml.cpu.fused import kernels as cpu_kernels
 from das_lib.adml.gpu.fused import kernels
 
 
@@ -36,11 +37,10 @@ class Scores:
                 return cls(c_BN, logz_BN, (logits_BNV,), top_BN)
             c_BN = logits_BNV.softmax(-1).amax(-1)
             return cls(c_BN, logits_BNV.amax(-1) - c_BN.log(), (logits_BNV,))
-        top_BNC = torch.stack([part_BNV.amax(-1) for part_BNV in slices_BNV], -1)
-        # max softmax is 1 / sum exp(x - max), in the one pass that torch has a fast kernel for. A
-        # slice that is suppressed as a whole gives nan and counts nothing.
-        peak_BNC = torch.stack([part_BNV.softmax(-1).amax(-1) for part_BNV in slices_BNV], -1)
-        logz_BNC = (top_BNC - peak_BNC.log()).nan_to_num(nan=-torch.inf)
+        native = cpu_kernels(slices_BNV[0])
+        peaks = _peaks if native is None else native.peaks
+        found = (peaks(part_BNV) for part_BNV in slices_BNV)
+        top_BNC, logz_BNC = (torch.stack(values, -1) for values in zip(*found, strict=True))
         logz_BN = logz_BNC.logsumexp(-1)
         return cls((top_BNC.amax(-1) - logz_BN).exp(), logz_BN, tuple(slices_BNV))
 
@@ -86,3 +86,11 @@ class Scores:
     def logprobs(self) -> torch.Tensor:
         """Log-probabilities of the whole vocabulary. [B, N, V]."""
         return self.logits() - self.logz_BN.unsqueeze(-1)
+
+
+def _peaks(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Max and log-sum-exp over the last axis."""
+    top = logits.amax(-1)
+    # max softmax is 1 / sum exp(x - max), in the one pass that torch has a fast kernel for. Where
+    # all is suppressed it gives nan, and counts nothing.
+    return top, (top - logits.softmax(-1).amax(-1).log()).nan_to_num(nan=-torch.inf)

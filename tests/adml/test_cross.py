@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from das_lib.adml import gathered
 from das_lib.adml.adapter import BaseShape
 from das_lib.adml.bank import AdapterBank, Delta, Part, compress
+from das_lib.adml.cpu import fused
 from das_lib.adml.cross import LowRank, attend
 from das_lib.bench.material import write_adapters
 
@@ -36,7 +36,7 @@ def test_it_equals_attention_over_copies_of_keys_and_values(
     length, keys, values, kernel, monkeypatch
 ):
     if not kernel:
-        monkeypatch.setattr(gathered, "load_streaming", lambda: None)
+        monkeypatch.setattr(fused, "load", lambda: None)
     generator = torch.Generator().manual_seed(9)
     q_BHNTE = torch.randn(B, H, N, length, E, generator=generator)
     h_BSD = torch.randn(B, S, H * E, generator=generator)
@@ -60,7 +60,7 @@ def test_it_equals_attention_over_copies_of_keys_and_values(
 def test_an_adapter_costs_at_most_1_2_mb_and_0_35_gflop_an_utterance(tmp_path, monkeypatch):
     """The paper's adapters (rank 32 from a PiSSA start, q and v) on whisper-base, 30 s."""
     # Counted where torch multiplies; the kernel makes the same products.
-    monkeypatch.setattr(gathered, "load_streaming", lambda: None)
+    monkeypatch.setattr(fused, "load", lambda: None)
 
     def prefill(count):
         folders = write_adapters(tmp_path / str(count), WHISPER_BASE, count)

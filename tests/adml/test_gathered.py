@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from das_lib.adml import gathered
-from das_lib.adml.gathered import gathered_matmul, load_streaming
+from das_lib.adml.cpu import fused
+from das_lib.adml.gathered import gathered_matmul
 
 U, G = 4, 3
 
@@ -29,7 +29,7 @@ def test_the_kernel_equals_torch_at_every_shape(inputs, outputs, count, threads)
     rows_B = torch.tensor([2, 0, 3, 3, 1])
     x_BGMI, w_UGIO = draw(len(rows_B), G, count, inputs), draw(U, G, inputs, outputs)
     want = (x_BGMI.double() @ w_UGIO[rows_B].double()).float()
-    assert load_streaming() is not None, "Numba is a dependency"
+    assert fused.load() is not None, "Numba is a dependency"
     torch.testing.assert_close(gathered_matmul(x_BGMI, w_UGIO, rows_B), want)
 
 
@@ -62,8 +62,21 @@ def test_infinities_and_nan_stay_what_they_are():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_without_numba_and_in_bfloat16_torch_multiplies(dtype, monkeypatch):
-    monkeypatch.setattr(gathered, "load_streaming", lambda: None)
+    monkeypatch.setattr(fused, "load", lambda: None)
     x_BGMI, w_UGIO = draw(3, G, 2, 16, dtype=dtype), draw(U, G, 16, 8, dtype=dtype)
     rows_B = torch.tensor([1, 1, 3])
     got = gathered_matmul(x_BGMI.transpose(1, 2).contiguous().transpose(1, 2), w_UGIO, rows_B)
     torch.testing.assert_close(got, torch.matmul(x_BGMI, w_UGIO[rows_B]))
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_a_product_is_added_to_what_stands_in_any_layout(kernel, monkeypatch):
+    if not kernel:
+        monkeypatch.setattr(fused, "load", lambda: None)
+    x_BGMI, w_UGIO = draw(U, G, 7, 70), draw(U, G, 70, 20)
+    whole = draw(7, U, G, 25)
+    want = whole.clone()
+    want[..., 3:23] += torch.matmul(x_BGMI, w_UGIO).permute(2, 0, 1, 3)
+    sum_BGMO = whole.permute(1, 2, 0, 3)[..., 3:23]
+    assert gathered_matmul(x_BGMI, w_UGIO, sum_BGMO=sum_BGMO) is sum_BGMO
+    torch.testing.assert_close(whole, want, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,137 @@
+"""The innermost loop of `products`: one tile of a product, kept in the processor's registers.
+
+Some vectors x_m times some columns of W: every number of a line of W is read once and used for all
+of the vectors, and no sum leaves its register before it is complete. A compiler's own vector loop
+writes each sum back on every line; so this loop is written out for LLVM, once for every size of
+tile that the registers hold.
+"""
+
+from itertools import product
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+
+from das_lib.adml.cpu.vectors import (
+    F32,
+    I64,
+    LANES,
+    REGISTERS,
+    VECTOR,
+    Memory,
+    call,
+    constant,
+    intrinsic,
+    phi,
+    spread,
+)
+
+WIDE = 4 if REGISTERS == 32 else 2
+"""Registers that the columns of the widest tile take."""
+TALL = 6
+"""Vectors of the widest tile: WIDE (TALL + 1) + 1 registers."""
+THIN_TALL = 8
+"""Vectors of the narrower tiles, so that enough sums are under way at once."""
+COLUMNS = WIDE * LANES
+
+
+@intrinsic
+def tile(
+    _: Any,
+    rows: Any,
+    columns: Any,
+    x: Any,
+    x_row: Any,
+    w: Any,
+    w_row: Any,
+    y: Any,
+    y_row: Any,
+    lines: Any,
+    more: Any,
+) -> Any:
+    """y[m, :] = (y[m, :] if more else 0) + sum over i < lines of x[m, i] w[i, :].
+
+    For m < rows and ``columns`` columns: COLUMNS or COLUMNS / 2 of them, or at most LANES. Rows: at
+    most TALL with COLUMNS columns, else THIN_TALL. Addresses, and steps from row to row in bytes;
+    the last axes lie side by side. ``lines`` is at least 1. All int64.
+    """
+    names = (rows, columns, x, x_row, w, w_row, y, y_row, lines, more)
+    return types.void(*[types.int64] * len(names)), _emit
+
+
+def _emit(_: Any, builder: Any, signature: Any, args: Any) -> Any:
+    """Choose by the size of the tile; each has a loop of its own."""
+    rows, columns, *rest = args
+    end = builder.append_basic_block("tile_end")
+    size = builder.add(builder.mul(columns, I64(THIN_TALL + 1)), rows)
+    switch = builder.switch(size, builder.append_basic_block("tile_partial"))
+    widths = {WIDE: TALL} | {wide: THIN_TALL for wide in (WIDE // 2, 1) if wide < WIDE}
+    for wide, tall in widths.items():
+        for m in range(1, tall + 1):
+            block = builder.append_basic_block(f"tile_{m}x{wide}")
+            switch.add_case(I64(wide * LANES * (THIN_TALL + 1) + m), block)
+            builder.position_at_end(block)
+            _emit_tile(builder, m, wide, None, *rest)
+            builder.branch(end)
+    # What is left: fewer columns than a register holds.
+    builder.position_at_end(switch.default)
+    partial = builder.switch(rows, end)
+    for m in range(1, THIN_TALL + 1):
+        block = builder.append_basic_block(f"tile_{m}_partial")
+        partial.add_case(I64(m), block)
+        builder.position_at_end(block)
+        _emit_tile(builder, m, 1, columns, *rest)
+        builder.branch(end)
+    builder.position_at_end(end)
+    return ir.Constant(ir.IntType(8).as_pointer(), None)
+
+
+def _emit_tile(
+    builder: Any,
+    rows: int,
+    wide: int,
+    columns: Any | None,
+    x: Any,
+    x_row: Any,
+    w: Any,
+    w_row: Any,
+    y: Any,
+    y_row: Any,
+    lines: Any,
+    more: Any,
+) -> None:
+    """The loop of one size; ``columns``: how many of the one register's columns there are."""
+    memory = Memory(builder, columns)
+    xs = [builder.add(x, builder.mul(x_row, I64(m))) for m in range(rows)]
+    ys = [
+        builder.add(builder.add(y, builder.mul(y_row, I64(m))), I64(4 * LANES * v))
+        for m, v in product(range(rows), range(wide))
+    ]
+    start = builder.block
+    load, head, done = (builder.append_basic_block(name) for name in ("load", "line", "done"))
+    builder.cbranch(builder.icmp_signed("!=", more, I64(0)), load, head)
+    builder.position_at_end(load)
+    before = [memory.load(at) for at in ys]
+    builder.branch(head)
+
+    builder.position_at_end(head)
+    line = phi(builder, I64, {start: I64(0), load: I64(0)})
+    w_at = phi(builder, I64, {start: w, load: w})
+    sums = [phi(builder, VECTOR, {start: constant(0.0), load: value}) for value in before]
+    ws = [memory.load(builder.add(w_at, I64(4 * LANES * v))) for v in range(wide)]
+    offset = builder.mul(line, I64(4))
+    added = []
+    for m in range(rows):
+        x_at = builder.inttoptr(builder.add(xs[m], offset), F32.as_pointer())
+        value = spread(builder, builder.load(x_at, align=4))
+        added += [call(builder, "fmuladd", value, ws[v], sums[m * wide + v]) for v in range(wide)]
+    next_line = builder.add(line, I64(1))
+    for value, following in zip(
+        [line, w_at, *sums], [next_line, builder.add(w_at, w_row), *added], strict=True
+    ):
+        value.add_incoming(following, head)
+    builder.cbranch(builder.icmp_signed("<", next_line, lines), head, done)
+
+    builder.position_at_end(done)
+    for at, value in zip(ys, added, strict=True):
+        memory.store(value, at)

@@ -1,0 +1,80 @@
+"""Registers of several numbers, in LLVM's language."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import llvmlite.binding
+from llvmlite import ir
+from numba.core import cgutils
+from numba.extending import intrinsic as _intrinsic
+
+_features = llvmlite.binding.get_host_cpu_features()
+LANES = 16 if _features.get("avx512f") else 8 if _features.get("avx") else 4
+"""Numbers in a register."""
+REGISTERS = 16 if _features.get("sse2") and LANES < 16 else 32
+
+intrinsic: Any = _intrinsic
+"""Numba's, whose first argument is not the caller's."""
+
+F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+VECTOR = ir.VectorType(F32, LANES)
+
+
+def phi(builder: Any, kind: Any, incoming: Mapping[Any, Any]) -> Any:
+    """A value that depends on where its block was entered from."""
+    value = builder.phi(kind)
+    for block, given in incoming.items():
+        value.add_incoming(given, block)
+    return value
+
+
+def spread(builder: Any, value: Any) -> Any:
+    """One value in every lane."""
+    none = ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined)
+    first = builder.insert_element(none, value, I32(0))
+    return builder.shuffle_vector(first, none, ir.Constant(ir.VectorType(I32, LANES), [0] * LANES))
+
+
+def constant(value: float) -> Any:
+    """A number in every lane."""
+    return ir.Constant(VECTOR, [value] * LANES)
+
+
+def call(builder: Any, name: str, *values: Any) -> Any:
+    """One of LLVM's own functions of vectors, such as ``fmuladd``."""
+    kind = ir.FunctionType(VECTOR, [VECTOR] * len(values))
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f32")
+    return builder.call(function, values)
+
+
+class Memory:
+    """Reads and writes whole registers, or their first columns alone."""
+
+    def __init__(self, builder: Any, columns: Any | None = None) -> None:
+        self._builder, self._mask = builder, None
+        if columns is not None:
+            lanes = ir.Constant(ir.VectorType(I64, LANES), list(range(LANES)))
+            self._mask = builder.icmp_signed("<", lanes, spread(builder, columns))
+
+    def load(self, at: Any) -> Any:
+        """A register, from an address; columns that are not there are zero."""
+        pointer = self._builder.inttoptr(at, VECTOR.as_pointer())
+        if self._mask is None:
+            return self._builder.load(pointer, align=4)
+        kind = ir.FunctionType(VECTOR, [pointer.type, I32, self._mask.type, VECTOR])
+        return self._builder.call(
+            self._own("load", kind), [pointer, I32(4), self._mask, constant(0.0)]
+        )
+
+    def store(self, value: Any, at: Any) -> None:
+        """A register, to an address."""
+        pointer = self._builder.inttoptr(at, VECTOR.as_pointer())
+        if self._mask is None:
+            self._builder.store(value, pointer, align=4)
+            return
+        kind = ir.FunctionType(ir.VoidType(), [VECTOR, pointer.type, I32, self._mask.type])
+        self._builder.call(self._own("store", kind), [value, pointer, I32(4), self._mask])
+
+    def _own(self, what: str, kind: Any) -> Any:
+        name = f"llvm.masked.{what}.v{LANES}f32.p0"
+        return cgutils.get_or_insert_function(self._builder.module, kind, name)

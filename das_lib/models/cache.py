@@ -18,12 +18,12 @@ CONVERTER_VERSION = 1
 """Raise it when a converter changes what it writes: older folders are then converted again."""
 
 
-def cache_root() -> Path:
+def cache_root(kind: str = "models") -> Path:
     """``$DAS_CACHE/models``, or ``das/models`` under the user's cache directory."""
     if own := os.environ.get("DAS_CACHE"):
-        return Path(own).expanduser() / "models"
+        return Path(own).expanduser() / kind
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "das" / "models"
+    return Path(base).expanduser() / "das" / kind
 
 
 def folder_of(name: str) -> Path:

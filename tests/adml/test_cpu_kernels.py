@@ -28,6 +28,18 @@ def test_they_run_here():
     assert fused.kernels(torch.zeros(1, device="meta")) is None
 
 
+def test_kernels_of_other_sources_are_not_taken_from_the_disk(tmp_path, monkeypatch):
+    from das_lib.adml.cpu.openmp import cache_folder
+
+    monkeypatch.setenv("DAS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "tile.py").write_text("one")
+    before = cache_folder(tmp_path)
+    assert before == cache_folder(tmp_path)
+    assert before.parent == tmp_path / "cache" / "kernels"
+    (tmp_path / "tile.py").write_text("two")
+    assert cache_folder(tmp_path) != before
+
+
 # A width below, at and above what is under way at once, and with a rest.
 @pytest.mark.parametrize("width", [1, 7, 64, 100, 8192, 2713])
 def test_peaks_equal_torch(width, threads):

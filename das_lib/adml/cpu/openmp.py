@@ -6,8 +6,10 @@ after each product. Where there is no such library, this module cannot be import
 """
 
 import ctypes
+import hashlib
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import llvmlite.binding
@@ -15,6 +17,8 @@ import numba
 import numpy as np
 import torch
 from numba import types
+
+from das_lib.models.cache import cache_root
 
 _process = ctypes.CDLL(None) if os.name == "posix" else None
 _gomp_parallel: Any = getattr(_process, "GOMP_parallel", None)
@@ -24,25 +28,50 @@ if _process is None or _gomp_parallel is None:
 HEAD = 20
 """Numbers that a kernel is told before those of which there may be any count."""
 
-# By name, as Numba keeps the kernels on disk and the addresses differ from process to process.
-thread: Any = types.ExternalFunction("das_thread", types.int32())
+
+def callable_by_kernels(name: str, function: Any, returns: Any, *takes: Any) -> Any:
+    """A compiled function that kernels can call.
+
+    They know it by name, as Numba keeps them on disk and addresses differ from process to process.
+    """
+    address = ctypes.cast(function, ctypes.c_void_p).value
+    assert address is not None
+    llvmlite.binding.add_symbol(name, address)
+    return types.ExternalFunction(name, returns(*takes))
+
+
+thread = callable_by_kernels("das_thread", _process.omp_get_thread_num, types.int32)
 """In a kernel: which thread runs."""
-threads: Any = types.ExternalFunction("das_threads", types.int32())
+threads = callable_by_kernels("das_threads", _process.omp_get_num_threads, types.int32)
 """In a kernel: how many run."""
-for _name, _function in (
-    ("das_thread", _process.omp_get_thread_num),
-    ("das_threads", _process.omp_get_num_threads),
-):
-    llvmlite.binding.add_symbol(_name, ctypes.cast(_function, ctypes.c_void_p).value or 0)
 
 
 def kernel(function: Callable[[Any], None]) -> Any:
     """Compile a function of one pointer, to what `run` passes."""
-    signature = types.void(types.voidptr)
+    return compiled(function, types.void(types.voidptr)).ctypes
+
+
+def compiled(function: Callable[..., None], signature: Any) -> Any:
+    """Compile a function, or load it as it was compiled for this state of the package's sources.
+
+    Numba itself looks at the file of the function alone, and not at those that it calls.
+    """
+    settings: Any = numba.config
+    before, settings.CACHE_DIR = settings.CACHE_DIR, str(cache_folder(Path(__file__).parent))
     try:
         return numba.cfunc(signature, cache=True, error_model="numpy")(function)
     except RuntimeError:  # no folder to keep it in: every process compiles it
         return numba.cfunc(signature, error_model="numpy")(function)
+    finally:
+        settings.CACHE_DIR = before
+
+
+def cache_folder(sources: Path) -> Path:
+    """Where kernels are kept that these sources describe."""
+    digest = hashlib.sha256()
+    for path in sorted(sources.glob("*.py")):
+        digest.update(path.read_bytes())
+    return cache_root("kernels") / digest.hexdigest()[:16]
 
 
 def fields(names: str) -> np.dtype:
@@ -59,6 +88,6 @@ def run(kernel: Any, task: Sequence[int], items: int, more: Sequence[int] = ()) 
     numbers[HEAD:] = more
     count = min(torch.get_num_threads(), items)
     if count > 1:
-        _gomp_parallel(kernel.ctypes, numbers, count, 0)
+        _gomp_parallel(kernel, numbers, count, 0)
     else:
-        kernel.ctypes(numbers)
+        kernel(numbers)

@@ -9,12 +9,20 @@ vectors, I inputs, R rank, O outputs.
 from collections.abc import Sequence
 from typing import Any
 
-import numba
 import numpy as np
 import torch
-from numba import carray
+from numba import carray, types
 
-from das_lib.adml.cpu.openmp import HEAD, fields, kernel, run, thread, threads
+from das_lib.adml.cpu.openmp import (
+    HEAD,
+    callable_by_kernels,
+    compiled,
+    fields,
+    kernel,
+    run,
+    thread,
+    threads,
+)
 from das_lib.adml.cpu.tile import COLUMNS, LANES, TALL, THIN_TALL, tile
 
 LINES = 64
@@ -106,8 +114,7 @@ def _place(x: torch.Tensor, axes: int) -> tuple[int, ...]:
     return (x.data_ptr(), *x.stride()[:axes])
 
 
-@numba.njit(error_model="numpy")
-def _product(
+def _tiles(
     count: int, inputs: int, outputs: int, x: int, x_m: int, w: int, y: int, y_m: int, add: int
 ) -> None:
     """Y = X W, or Y += X W: addresses, and steps from row to row in bytes."""
@@ -138,6 +145,12 @@ def _product(
                     add if i == 0 else 1,
                 )
             o += columns
+
+
+_INTEGERS = [types.int64] * 9
+_compiled = compiled(_tiles, types.void(*_INTEGERS))
+# One for all kernels, each of which would compile every size of tile again.
+_product = callable_by_kernels("das_product", _compiled.ctypes, types.void, *_INTEGERS)
 
 
 @kernel

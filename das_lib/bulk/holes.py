@@ -65,7 +65,7 @@ class Hole:
             if low < high:
                 shift = piece.start - piece.at
                 pieces.append(Piece(low + shift, high + shift, low - start))
-        return Window(tuple(pieces), whole.audio[start:end])
+        return Window(tuple(pieces), whole.audio[start:end], whole.speech)
 
 
 def find_holes(window: Window, answer: Answer) -> list[Hole]:

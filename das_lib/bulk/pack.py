@@ -36,6 +36,8 @@ class Window:
     """In order of the recording; at least one."""
     audio: Audio
     """Shape [samples]; zeros after the last piece where that ends before 0.1 s."""
+    speech: tuple[Region, ...] = ()
+    """Where somebody speaks in it, in order; none where no VAD listened."""
 
     @property
     def duration_s(self) -> float:
@@ -52,6 +54,18 @@ class Window:
         piece = self.pieces[self.piece_of(seconds_in_window)]
         sample = round(seconds_in_window * SAMPLE_RATE) - piece.at + piece.start
         return min(max(sample, piece.start), piece.end) / SAMPLE_RATE
+
+    def spoken(self, start_s: float, end_s: float) -> tuple[float, float]:
+        """What of a stretch of the recording lies in that region of speech which has most of it.
+
+        The stretch as it is, where it touches none.
+        """
+
+        def part(region: Region) -> tuple[float, float]:
+            return max(start_s, region.start / SAMPLE_RATE), min(end_s, region.end / SAMPLE_RATE)
+
+        parts = [(start, end) for start, end in map(part, self.speech) if start < end]
+        return max(parts, key=lambda part: part[1] - part[0], default=(start_s, end_s))
 
 
 def pad(audio: Audio) -> Audio:
@@ -166,6 +180,7 @@ class Packer:
     def _joined(self, count: int) -> Window:
         """A window of the first ``count`` regions, which wait no longer."""
         spans = _spans(self._waiting[:count])
+        speech = [part.speech for part in self._waiting[:count]]
         del self._waiting[:count]
         pieces: list[Piece] = []
         at = 0
@@ -175,7 +190,8 @@ class Packer:
             elif len(span.audio):
                 pieces.append(Piece(span.start, span.end, at))
             at += len(span.audio)
-        return Window(tuple(pieces), pad(np.concatenate([span.audio for span in spans])))
+        audio = pad(np.concatenate([span.audio for span in spans]))
+        return Window(tuple(pieces), audio, tuple(Region(s.start, s.end) for s in speech))
 
 
 def _spans(parts: list[_Part]) -> list[_Span]:

@@ -2,7 +2,8 @@
 
 A window holds pieces of speech with the silence between them left out. A word belongs to the
 piece that holds the middle of its time; a piece with words becomes one segment, or several of
-subtitle size.
+subtitle size. Words begin and end where speech does: attention says when a word begins, and so
+gives a pause to the word before it.
 """
 
 import re
@@ -54,6 +55,10 @@ class Window(Protocol):
 
     def piece_of(self, seconds: float, /) -> int:
         """Seconds in the window -> number of the piece."""
+        ...
+
+    def spoken(self, start_s: float, end_s: float, /) -> tuple[float, float]:
+        """What of a stretch of the recording is speech."""
         ...
 
 
@@ -124,8 +129,9 @@ def _heard(
         number = max(number, window.piece_of((word["start_s"] + word["end_s"]) / 2))
         piece = window.pieces[number]
         low, high = piece.start / SAMPLE_RATE, piece.end / SAMPLE_RATE
-        start = max(earliest, min(max(window.place(word["start_s"]), low), high))
-        end = max(start, min(window.place(word["end_s"]), high))
+        start = min(max(window.place(word["start_s"]), low), high)
+        start, end = window.spoken(start, max(start, min(window.place(word["end_s"]), high)))
+        start, end = max(earliest, start), max(earliest, start, end)
         times = {"start_s": start, "end_s": end} if word_times else {}
         heard.append(_Heard(_word(word, branches, **times), text, number, start, end))
         earliest = end

@@ -125,7 +125,8 @@ class Windows:
         found.extend(regions.feed(stream.finish()))
         found.extend(regions.finish(tape.end))
         if found and tape.end <= packer.longest:
-            yield Window((Piece(0, tape.end, 0),), pad(tape.take(0, tape.end)))
+            whole = (Piece(0, tape.end, 0),)
+            yield Window(whole, pad(tape.take(0, tape.end)), tuple(found))
             return
         for region in found:
             yield from packer.add(region, tape)

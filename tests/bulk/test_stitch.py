@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from das_lib.bulk.stitch import MAX_SEGMENT_CHARACTERS, MAX_SEGMENT_S, stitch
+from das_lib.bulk.vad import Region
 from das_lib.bulk.windows import Piece, Window
 from das_lib.bulk.written import BLANKLESS, cut
 
@@ -274,3 +275,37 @@ def test_windows_that_overlap_do_not_make_times_go_back():
     ]
     segments = stitch(windows, BRANCHES, word_times=True)
     assert [(s.start_s, s.end_s) for s in segments] == [(3, 5), (5, 6), (6, 9)]
+
+
+# One piece with a pause in it: somebody speaks from 10 to 12 s and from 13.5 to 15 s.
+PAUSED = Window(
+    (Piece(9 * RATE, 16 * RATE, 0),),
+    np.zeros(7 * RATE, np.float32),
+    (Region(10 * RATE, 12 * RATE), Region(round(13.5 * RATE), 15 * RATE)),
+)
+
+
+@pytest.mark.parametrize(
+    ("word", "times"),
+    [
+        ((2.0, 2.5), (11, 11.5)),  # in speech
+        ((2.5, 4.4), (11.5, 12)),  # the pause is not the word's
+        ((3.5, 5.0), (13.5, 14)),  # nor where it is before it
+        ((5.5, 7.0), (14.5, 15)),
+        ((0.5, 2.0), (10, 11)),
+        ((3.2, 4.2), (12.2, 13.2)),  # where nobody is said to speak, the word counts
+    ],
+)
+def test_a_word_begins_and_ends_where_speech_does(word, times):
+    [segment] = stitch([(PAUSED, answer(("word", *word)))], BRANCHES, word_times=True)
+    [placed] = segment.words
+    assert (placed.start_s, placed.end_s) == pytest.approx(times)
+    assert (segment.start_s, segment.end_s) == pytest.approx(times)
+
+
+def test_words_cut_to_speech_stay_in_order():
+    words = [("one", 2.8, 3.6), ("two", 3.6, 4.0), ("three", 4.0, 5.0)]
+    segments = stitch([(PAUSED, answer(*words))], BRANCHES, word_times=True)
+    placed = [(word.start_s, word.end_s) for segment in segments for word in segment.words]
+    # The second, which stands in the pause, neither moves nor comes before the first.
+    assert [x for times in placed for x in times] == pytest.approx([11.8, 12, 12.6, 13, 13.5, 14])

@@ -258,10 +258,15 @@ def test_a_pause_ends_the_window_if_it_is_longer_than_allowed():
     assert len(cut(probabilities, pad_s=0, max_gap_s=0.63)) == 2
 
 
-def test_a_short_pause_stays_as_it_was():
-    probabilities = frames((4.8, 0.9), (0.48, 0), (4.8, 0.9), (32, 0))
+# The second is a recording that is heard whole.
+@pytest.mark.parametrize("silence", [32, 6.4])
+def test_a_short_pause_stays_as_it_was_and_the_window_knows_of_it(silence):
+    probabilities = frames((4.8, 0.9), (0.48, 0), (4.8, 0.9), (silence, 0))
     (window,) = cut(probabilities, pad_s=0)
-    assert window.pieces == (Piece(0, round(10.08 * SAMPLE_RATE), 0),)
+    if silence > 30:
+        assert window.pieces == (Piece(0, round(10.08 * SAMPLE_RATE), 0),)
+    spoken = [(region.start / SAMPLE_RATE, region.end / SAMPLE_RATE) for region in window.speech]
+    assert spoken == [pytest.approx((0, 4.8)), pytest.approx((5.28, 10.08))]
 
 
 def test_speech_without_a_pause_is_split_in_its_dip():

@@ -36,3 +36,12 @@ def whisper_base() -> Path:
     from das_lib.models.resolve import resolve_model
 
     return resolve_model("openai/whisper-base")
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    """Torch on one thread, then on two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)

@@ -14,14 +14,6 @@ def draw(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 def test_they_run_here():
     assert fused.kernels(torch.zeros(1)) is not None, "Numba is a dependency"
     assert fused.kernels(torch.zeros(1, dtype=torch.bfloat16)) is None
@@ -66,7 +58,7 @@ def test_peaks_read_logits_in_any_layout():
     torch.testing.assert_close(logz, logits.logsumexp(-1))
 
 
-@pytest.mark.parametrize("slices", [1, 3])
+@pytest.mark.parametrize("slices", [2, 3])
 def test_scores_are_those_without_kernels(slices, monkeypatch):
     logits = 3 * draw(2, 4, 999)
     logits[..., :400] = -torch.inf  # a slice and more that is suppressed as a whole

@@ -1,4 +1,4 @@
-"""Few vectors past many matrices: the streaming kernel, and torch's products in its place."""
+"""Few vectors past many matrices: the kernel for CPUs, and torch's products in its place."""
 
 import pytest
 import torch
@@ -11,14 +11,6 @@ U, G = 4, 3
 
 def draw(*shape, dtype=torch.float32):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
-
-
-@pytest.fixture(params=[1, 2])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 # Inputs that are no multiple of the four lines read at once, one vector and many.

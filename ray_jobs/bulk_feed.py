@@ -30,7 +30,9 @@ TRIES = 6
 """Of a window whose replica dies or fails: about 1, 2, 4, 8 and 16 s apart."""
 SUSPECT = 2
 """Tries from which on a window is sent without others that failed as often. A window that breaks
-replicas takes with it those that it was decoded with; apart, they are decoded and it is found."""
+replicas takes with it those that it was decoded with; apart, they are decoded and it is found.
+Until then it may take the same ones each time: n of them at once are survived by windows that
+have more than n x `SUSPECT` tries."""
 IN_A_ROW = 16
 """Windows that a worker may give up without one that succeeds; beyond, it is not the windows."""
 QUIET_S = 1800.0

@@ -11,6 +11,7 @@ import ray
 import ray.exceptions
 
 from das_lib.errors import DasError, StorageError
+from das_lib.memory import KEEP_FREED_MEMORY
 from das_lib.storage import Folder
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def fit_all(
     progress: Any = Progress.remote()
     # Train's watchdog asks the State API whether the run's controller lives. Without an address it
     # asks the cluster that `ray start` last noted on the machine, which may be another or none.
-    here = {"env_vars": {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}}
+    address = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    here = {"env_vars": address | KEEP_FREED_MEMORY}
     waiting, running = list(jobs), {}
     results: dict[str, Exception | dict[str, Any]] = {}
     while waiting or running:

@@ -11,6 +11,7 @@ import ray.data
 from ray.data import ActorPoolStrategy, Dataset
 
 from das_lib.config.tree import Llm
+from das_lib.memory import KEEP_FREED_MEMORY
 from das_lib.models import resolve_model
 from das_lib.text.engine import FakeLlm, OpenAiLlm
 from das_lib.text.recording import RecordedLlm
@@ -46,10 +47,7 @@ CPU_ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     # Else every engine binds its threads to the same cores, and leaves one of them idle.
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    # The sampler's tensors are of tens of megabytes: the C library would give each back to the
-    # system, and take it again a page at a time.
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 36),
+    **KEEP_FREED_MEMORY,  # the sampler's tensors are of tens of megabytes
 }
 QUIET = {
     "VLLM_LOGGING_LEVEL": "ERROR",

@@ -10,6 +10,7 @@ from typing import Any
 
 from das_lib.bulk.hear import HearSettings, needs_times
 from das_lib.config import Config, parse_config
+from das_lib.memory import keep_freed_memory
 from das_lib.speech.audio import SAMPLE_RATE, Audio, to_flac
 from ray_jobs.measured import LOADING_S, SENTENCES, begin
 
@@ -92,6 +93,7 @@ def _bare(
     from das_lib.bulk.vad import Vad
     from das_lib.bulk.windows import Windows
 
+    keep_freed_memory()  # as replicas do
     torch.set_num_threads(config.serve.pool.threads)
     transcriber = Transcriber.from_pretrained(
         Path(model), adapters, precision=config.decode.precision, language="en"

@@ -15,6 +15,7 @@ from das_lib.adml import Fallback, Fixed, Strategy, Transcriber, named_strategy
 from das_lib.bulk.batches import Batches
 from das_lib.config import Config
 from das_lib.errors import DasError, Reject
+from das_lib.memory import KEEP_FREED_MEMORY
 from das_lib.models import resolve_model
 from das_lib.speech.audio import Audio
 from das_lib.storage import Folder
@@ -125,7 +126,11 @@ def replicas(config: Config, assembly: Assembly, owner: str, *, wait: bool = Tru
         name="Recognizer",
         num_replicas=pool.actors,
         max_ongoing_requests=4 * config.serve.batch_utterances,
-        ray_actor_options={"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus},
+        ray_actor_options={
+            "num_cpus": pool.num_cpus,
+            "num_gpus": pool.num_gpus,
+            "runtime_env": {"env_vars": KEEP_FREED_MEMORY},
+        },
         health_check_timeout_s=HEALTH_TIMEOUT_S,
         request_router_config=RequestRouterConfig(**ROUND_ROBIN),
     )(Recognizer)

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 from das_lib.config.data import OnDomain
 from das_lib.config.tree import Decode
+from das_lib.memory import keep_freed_memory
 
 MODEL = "openai/whisper-base"
 PRECISIONS = get_args(Decode.model_fields["precision"].annotation)
@@ -177,6 +178,7 @@ def _utterances(arguments: argparse.Namespace):
     from das_lib.bench.material import default_manifest, read_utterances
     from das_lib.models import resolve_model
 
+    keep_freed_memory()  # as the jobs' processes do
     torch.set_num_threads(arguments.threads)
     utterances = [
         utterance
@@ -193,6 +195,7 @@ def _material(arguments: argparse.Namespace, count: int):
     from das_lib.bench.material import default_manifest, read_clips
     from das_lib.models import resolve_model
 
+    keep_freed_memory()  # as the jobs' processes do
     torch.set_num_threads(arguments.threads)
     [manifest] = (arguments.audio or [default_manifest()])[:1]
     clips = read_clips(manifest, count)

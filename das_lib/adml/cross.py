@@ -12,7 +12,7 @@ Shape suffixes: U utterances, B rows that attend to them, N branches, K of them 
 positions, H heads, E head width, S encoder frames, R rank, M = N T queries of one row.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +21,9 @@ import torch
 from das_lib.adml.bank import Delta
 from das_lib.adml.cpu.fused import kernels
 from das_lib.adml.gathered import gathered_matmul
+
+SCORES = 2**19
+"""Of attention that are computed at once on a CPU: 2 MB, which its caches hold."""
 
 
 class Memory:
@@ -52,6 +55,29 @@ class Memory:
     def v_BHSE(self) -> list[torch.Tensor]:  # noqa: N802
         """V_0 of each layer."""
         return self._values(self.h_BSD)
+
+
+def project_keys(
+    weights_DD: Sequence[torch.Tensor], h_BSD: torch.Tensor, heads: int
+) -> list[torch.Tensor]:
+    """K_0 of each layer, transposed: W H^T in place of H W^T saves a copy. [B, H, E, S].
+
+    Args:
+        weights_DD: Of each layer's projection, which has no bias.
+        h_BSD: The encoder's features.
+        heads: Of the decoder.
+    """
+    batch, frames, _ = h_BSD.shape
+    h_BDS = h_BSD.transpose(1, 2)
+    if kernels(h_BSD) is None:
+        return [(w_DD @ h_BDS).unflatten(1, (heads, -1)) for w_DD in weights_DD]
+    # For the kernel the lines of a head's W are the vectors, and H^T is their matrix.
+    h_U1DS, rows_B = h_BDS.contiguous().unsqueeze(1), torch.arange(batch).repeat_interleave(heads)
+    found = []
+    for w_DD in weights_DD:
+        w_B1ED = w_DD.unflatten(0, (heads, 1, -1)).repeat(batch, 1, 1, 1)
+        found.append(gathered_matmul(w_B1ED, h_U1DS, rows_B).view(batch, heads, -1, frames))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +124,9 @@ def attend(
     keys: LowRank | None,
     values: LowRank | None,
     rows_B: torch.Tensor,
+    o_BHNTE: torch.Tensor,
     look: Callable[[torch.Tensor], None] | None = None,
-) -> torch.Tensor:
+) -> None:
     """Attend with all branches of each row over the memory of its utterance.
 
     Args:
@@ -109,11 +136,42 @@ def attend(
         keys: Changes of the keys by the last branches.
         values: Changes of the values by the last branches.
         rows_B: The utterance of each row, int64.
-        look: Is shown the scores before the softmax, which takes their place. [B, H, M, S]
-
-    Returns:
-        [B, H, N, T, E]
+        o_BHNTE: Is written.
+        look: Is shown branch 0's scores before the softmax. [B, H, T, S]
     """
+    batch, heads, branches, positions, _ = q_BHNTE.shape
+    frames = v_UHSE.shape[2]
+    seen_BHTS = None if look is None else q_BHNTE.new_empty(batch, heads, positions, frames)
+    group = batch
+    if q_BHNTE.device.type == "cpu":
+        group = max(1, SCORES // (heads * branches * positions * frames))
+    native = kernels(q_BHNTE)
+    if native is not None and keys is None:
+        # With one position, as after the prompt, both are views.
+        q_BHME, o_BHME = q_BHNTE.flatten(2, 3), o_BHNTE.flatten(2, 3)
+        more = None if values is None else (values.z_UKIO, values.b_KHIO, positions, group)
+        native.attend(q_BHME, k_UHES, v_UHSE, rows_B, o_BHME, values=more, seen_BHTS=seen_BHTS)
+        if o_BHME.data_ptr() != o_BHNTE.data_ptr():
+            o_BHNTE.copy_(o_BHME.view(q_BHNTE.shape))
+    else:
+        for start in range(0, batch, group):
+            part = slice(start, start + group)
+            seen = None if seen_BHTS is None else seen_BHTS[part]
+            o_BHNTE[part] = _attend(q_BHNTE[part], k_UHES, v_UHSE, keys, values, rows_B[part], seen)
+    if look is not None and seen_BHTS is not None:
+        look(seen_BHTS)
+
+
+def _attend(
+    q_BHNTE: torch.Tensor,
+    k_UHES: torch.Tensor,
+    v_UHSE: torch.Tensor,
+    keys: LowRank | None,
+    values: LowRank | None,
+    rows_B: torch.Tensor,
+    seen_BHTS: torch.Tensor | None,
+) -> torch.Tensor:
+    """`attend` part by part: for changed keys, and where its kernel does not run."""
     _, heads, _, positions, width = shape = q_BHNTE.shape
     q_BHME = (q_BHNTE * width**-0.5).flatten(2, 3)
     s_BHMS = gathered_matmul(q_BHME, k_UHES, rows_B)
@@ -122,27 +180,17 @@ def attend(
         q_BHKTE = q_BHME.view(shape)[:, :, -keys.count :]
         u_BKHTR = q_BHKTE.new_zeros(len(q_BHME), keys.count, heads, positions, keys.b_KHIO.shape[3])
         _add_by_branch(u_BKHTR, q_BHKTE.transpose(1, 2), keys.b_KHIO)
-        s_BKHTS = s_BHNTS[:, :, -keys.count :].transpose(1, 2)
-        if positions == 1:  # the heads are the rows of a branch's product
-            gathered_matmul(u_BKHTR.squeeze(3), keys.z_UKIO, rows_B, s_BKHTS.squeeze(3))
-        else:
-            s_BKMS = gathered_matmul(u_BKHTR.flatten(2, 3), keys.z_UKIO, rows_B)
-            s_BKHTS += s_BKMS.unflatten(2, (heads, positions))
-    if look is not None:
-        look(s_BHMS)
+        s_BKMS = gathered_matmul(u_BKHTR.flatten(2, 3), keys.z_UKIO, rows_B)
+        s_BHNTS[:, :, -keys.count :].transpose(1, 2).add_(s_BKMS.unflatten(2, (heads, positions)))
+    if seen_BHTS is not None:
+        seen_BHTS.copy_(s_BHMS[:, :, :positions])
     p_BHMS = torch.softmax(s_BHMS, -1, out=s_BHMS)
     o_BHNTE = gathered_matmul(p_BHMS, v_UHSE, rows_B).view(shape)
     if values is not None:
         p_BKHTS = p_BHMS.unflatten(2, shape[2:4])[:, :, -values.count :].transpose(1, 2)
-        # With one position a step this is a view.
-        p_BKMS = p_BKHTS.squeeze(3) if positions == 1 else p_BKHTS.flatten(2, 3)
+        u_BKMR = gathered_matmul(p_BKHTS.flatten(2, 3), values.z_UKIO, rows_B)
         o_BKHTE = o_BHNTE[:, :, -values.count :].transpose(1, 2)
-        native = kernels(p_BKMS)
-        if native is not None:
-            native.add_values(p_BKMS, values.z_UKIO, rows_B, values.b_KHIO, o_BKHTE)
-        else:
-            u_BKMR = gathered_matmul(p_BKMS, values.z_UKIO, rows_B)
-            _add_by_branch(o_BKHTE, u_BKMR.unflatten(2, (heads, positions)), values.b_KHIO)
+        _add_by_branch(o_BKHTE, u_BKMR.unflatten(2, (heads, positions)), values.b_KHIO)
     return o_BHNTE
 
 

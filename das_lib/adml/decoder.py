@@ -22,13 +22,12 @@ from das_lib.adml.alignment import Seen
 from das_lib.adml.bank import Deltas, Pair, add_delta, compress, merge
 from das_lib.adml.checkpoint import Checkpoint
 from das_lib.adml.cpu import fused
-from das_lib.adml.cross import LowRank, Memory, attend
+from das_lib.adml.cpu.fused import kernels
+from das_lib.adml.cross import LowRank, Memory, attend, project_keys
 from das_lib.adml.linear import DTYPES, Linear, Precision, pack
 from das_lib.adml.norm import Norm, layer_norm
 
 SPAN = 32  # positions by which the self-attention caches grow
-SCORES = 2**19
-"""Of cross-attention that are computed at once on a CPU: 2 MB, which its caches hold."""
 
 
 @dataclass(slots=True)
@@ -156,9 +155,7 @@ class Decoder:
         return Memory(h_BSD, self._keys, self._values)
 
     def _keys(self, h_BSD: torch.Tensor) -> list[torch.Tensor]:
-        # W H^T in place of H W^T: the transposed K_0 comes out, without a copy.
-        h_BDS = h_BSD.transpose(1, 2)
-        return [(layer.k_DD @ h_BDS).unflatten(1, (self._heads, -1)) for layer in self._layers]
+        return project_keys([layer.k_DD for layer in self._layers], h_BSD, self._heads)
 
     def _values(self, h_BSD: torch.Tensor) -> list[torch.Tensor]:
         v_BSHE = (layer.v(h_BSD).unflatten(-1, (self._heads, -1)) for layer in self._layers)
@@ -230,26 +227,39 @@ class Decoder:
             x_NBTD = x_NBTD.expand(branches, -1, -1, -1)
             qkv_NBTO = qkv_NBTO.repeat(branches, 1, 1, 1)
         add_delta(qkv_NBTO, x_NBTD, deltas.get(f"{i}.self_attn.qkv"))
+        native, keys, values = kernels(qkv_NBTO), state.k_NBHUE[i], state.v_NBHUE[i]
+        if native is not None and qkv_NBTO.shape[2] == 1:
+            o_NBTD = native.self_attend(qkv_NBTO, keys, values, state.length)
+        else:
+            o_NBTD = self._attend_to_past(qkv_NBTO, keys, values, state.length, last_only)
+        return add_delta(layer.self_out(o_NBTD), o_NBTD, deltas.get(f"{i}.self_attn.out_proj"))
+
+    def _attend_to_past(
+        self,
+        qkv_NBTO: torch.Tensor,
+        k_NBHUE: torch.Tensor,
+        v_NBHUE: torch.Tensor,
+        start: int,
+        last_only: bool,
+    ) -> torch.Tensor:
+        """Keep the keys and values of T positions and attend to those and all before."""
         # [N, B, T, 3, H, E] -> 3 x [N, B, H, T, E]
         q, k, v = qkv_NBTO.unflatten(-1, (3, self._heads, -1)).permute(3, 0, 1, 4, 2, 5)
-        start, end = state.length, state.length + x_NBTD.shape[2]
-        keys, values = state.k_NBHUE[i], state.v_NBHUE[i]
-        keys[..., start:end, :] = k
-        values[..., start:end, :] = v
+        end = start + qkv_NBTO.shape[2]
+        k_NBHUE[..., start:end, :] = k
+        v_NBHUE[..., start:end, :] = v
         mask_TU = None
         if last_only:
             q = q[..., -1:, :]
         elif end - start > 1:
-            mask_TU = torch.ones(end - start, end, dtype=torch.bool, device=x_NBTD.device)
-            mask_TU = mask_TU.tril(start)
+            mask_TU = torch.ones(end - start, end, dtype=torch.bool, device=q.device).tril(start)
         o_MHTE = F.scaled_dot_product_attention(
             q.flatten(0, 1),
-            keys[..., :end, :].flatten(0, 1),
-            values[..., :end, :].flatten(0, 1),
+            k_NBHUE[..., :end, :].flatten(0, 1),
+            v_NBHUE[..., :end, :].flatten(0, 1),
             attn_mask=mask_TU,
         )
-        o_NBTD = o_MHTE.transpose(1, 2).flatten(2).unflatten(0, x_NBTD.shape[:2])
-        return add_delta(layer.self_out(o_NBTD), o_NBTD, deltas.get(f"{i}.self_attn.out_proj"))
+        return o_MHTE.transpose(1, 2).flatten(2).unflatten(0, qkv_NBTO.shape[:2])
 
     def _cross_attention(self, i: int, x_NBTD: torch.Tensor, state: State) -> torch.Tensor:
         """Attend with all branches of an utterance over the same K_0 and V_0."""
@@ -261,20 +271,16 @@ class Decoder:
         q_BHNTE, o_BHNTE = (
             x.unflatten(-1, (self._heads, -1)).permute(1, 3, 0, 2, 4) for x in (q_NBTD, o_NBTD)
         )
-        count = len(state.rows)
-        if self.device.type == "cpu":
-            count = max(1, SCORES // (q_BHNTE[0, ..., 0].numel() * v_UHSE.shape[2]))
-        for start in range(0, len(state.rows), count):
-            group = slice(start, start + count)
-            o_BHNTE[group] = attend(
-                q_BHNTE[group],
-                k_UHES,
-                v_UHSE,
-                state.keys[i],
-                state.values[i],
-                state.rows_B[group],
-                look and partial(look, state.rows[group]),
-            )
+        attend(
+            q_BHNTE,
+            k_UHES,
+            v_UHSE,
+            state.keys[i],
+            state.values[i],
+            state.rows_B,
+            o_BHNTE,
+            look and partial(look, state.rows),
+        )
         return add_delta(layer.cross_out(o_NBTD), o_NBTD, deltas.get(f"{site}.out_proj"))
 
     def _feed_forward(self, i: int, x_NBTD: torch.Tensor, state: State) -> torch.Tensor:

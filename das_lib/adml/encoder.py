@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from das_lib.adml.checkpoint import Checkpoint
+from das_lib.adml.cpu.fused import kernels
 from das_lib.adml.linear import DTYPES, Linear, Precision, has_amx, pack
 from das_lib.adml.norm import Norm, add_norm
 
@@ -77,6 +78,12 @@ class Encoder:
         q, k, v = (x.unflatten(-1, (self._heads, -1)).transpose(1, 2) for x in qkv_BSD)
         if q.device.type == "cpu" and q.dtype == torch.bfloat16 and not has_amx():
             return _attend_by_head(q[0], k[0], v[0]).transpose(0, 1).flatten(1).unsqueeze(0)
+        native = kernels(q)
+        if native is not None:
+            o_BSHE = q.new_empty(len(q), q.shape[2], self._heads, q.shape[3])
+            keys, values = k.transpose(2, 3).contiguous(), v.contiguous()
+            native.attend(q, keys, values, None, o_BSHE.transpose(1, 2))
+            return o_BSHE.flatten(2)
         o_BHSE = F.scaled_dot_product_attention(q, k, v)
         return o_BHSE.transpose(1, 2).flatten(2)
 

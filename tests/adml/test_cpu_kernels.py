@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 
 from das_lib.adml.bank import Delta, Part, add_delta
 from das_lib.adml.cpu import fused
+from das_lib.adml.cross import project_keys
+from das_lib.adml.linear import pack
 from das_lib.adml.scores import Scores
 
 K = 5
@@ -91,3 +94,86 @@ def test_changes_are_added_where_they_belong(batch, length, threads, monkeypatch
     torch.testing.assert_close(native, want.float(), atol=1e-5, rtol=1e-5)
     monkeypatch.setattr(fused, "load", lambda: None)
     torch.testing.assert_close(add_delta(y_NBTO.clone(), x_NBTI, delta), native)
+
+
+CPU = torch.device("cpu")
+
+
+# Outputs below, at and above those of a tile, and with a rest; rows of one tile, some, and many.
+@pytest.mark.parametrize("outputs", [3, 64, 100, 333])
+@pytest.mark.parametrize("rows", [1, 5, 26, 130])
+def test_projections_of_few_rows_equal_torch(outputs, rows, threads, monkeypatch):
+    weight_OI, bias_O, x = draw(outputs, 72), draw(outputs), draw(2, 72, rows).transpose(1, 2)
+    linear = pack(weight_OI, bias_O, precision="float32", device=CPU)
+    want = F.linear(x.double(), weight_OI.double(), bias_O.double())
+    torch.testing.assert_close(linear(x), want.float(), atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(linear(x, gelu=True), F.gelu(want).float(), atol=2e-5, rtol=1e-5)
+    other = linear.with_bias(torch.zeros(outputs))
+    torch.testing.assert_close(other(x), (want - bias_O).float(), atol=2e-5, rtol=1e-5)
+    monkeypatch.setattr(fused, "load", lambda: None)
+    torch.testing.assert_close(
+        pack(weight_OI, bias_O, precision="float32", device=CPU)(x), linear(x)
+    )
+
+
+def test_a_masked_token_stays_masked():
+    linear = pack(draw(70, 8), torch.zeros(70), precision="float32", device=CPU)
+    mask = torch.zeros(70)
+    mask[[0, 65]] = -torch.inf
+    assert linear.with_bias(mask)(draw(3, 8))[:, [0, 65]].eq(-torch.inf).all()
+
+
+def test_a_projected_row_does_not_depend_on_the_others_or_the_threads(threads):
+    linear = pack(draw(100, 512), draw(100), precision="float32", device=CPU)
+    x_MI = draw(70, 512)
+    whole = linear(x_MI)
+    torch.set_num_threads(1)
+    assert all(torch.equal(linear(x_I), y_O) for x_I, y_O in zip(x_MI, whole, strict=True))
+
+
+# More queries than are under way at once, as the encoder has.
+@pytest.mark.parametrize("queries", [1, 47, 48, 49, 200])
+@pytest.mark.parametrize("frames", [1, 64, 130])
+def test_attention_of_many_queries_equals_torch(queries, frames, threads):
+    batch, heads, width = 2, 3, 16
+    q, k, v = (draw(batch, n, heads, width).transpose(1, 2) for n in (queries, frames, frames))
+    got = torch.empty(batch, queries, heads, width).transpose(1, 2)
+    fused.kernels(q).attend(q, k.transpose(2, 3).contiguous(), v.contiguous(), None, got)
+    want = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    torch.testing.assert_close(got, want.float(), atol=1e-5, rtol=1e-5)
+
+
+def test_scores_are_shown_before_the_softmax():
+    q, k, v = (draw(2, 3, n, 16) for n in (5, 40, 40))
+    got, seen = torch.empty_like(q), torch.empty(2, 3, 2, 40)
+    keys = k.transpose(2, 3).contiguous()
+    fused.kernels(q).attend(q, keys, v, None, got, seen_BHTS=seen)
+    torch.testing.assert_close(seen, q[:, :, :2] @ keys / 4)
+
+
+@pytest.mark.parametrize("position", [0, 1, 30, 63])
+def test_a_step_of_self_attention_equals_torch(position, threads):
+    branches, batch, heads, width, room = 3, 2, 4, 8, 64
+    qkv = draw(branches, batch, 1, 3 * heads * width)
+    caches = [draw(branches, batch, heads, room, width) * s for s in (1, -1)]
+    for cache in caches:
+        cache[..., position:, :] = torch.nan  # what is not written yet is not read
+    q, k, v = qkv.unflatten(-1, (3, heads, width)).permute(3, 0, 1, 4, 2, 5)
+    before = [cache[..., :position, :].clone() for cache in caches]
+    got = fused.kernels(qkv).self_attend(qkv, *caches, position)
+    keys, values = (
+        torch.cat([old, new], -2).double() for old, new in zip(before, (k, v), strict=True)
+    )
+    want = F.scaled_dot_product_attention(q.double(), keys, values).float()
+    torch.testing.assert_close(got, want.transpose(2, 3).flatten(3))
+    for cache, new in zip(caches, (k, v), strict=True):
+        assert torch.equal(cache[..., position : position + 1, :], new)
+
+
+def test_keys_are_projected_as_torch_does(threads, monkeypatch):
+    weights, h_BSD = [draw(24, 24), draw(24, 24) + 1], draw(3, 50, 24)
+    native = project_keys(weights, h_BSD, heads=4)
+    monkeypatch.setattr(fused, "load", lambda: None)
+    for one, other in zip(native, project_keys(weights, h_BSD, heads=4), strict=True):
+        assert one.is_contiguous()
+        torch.testing.assert_close(one, other)

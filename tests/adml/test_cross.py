@@ -53,7 +53,8 @@ def test_it_equals_attention_over_copies_of_keys_and_values(
     )
     k_BHES = k_BHSE.transpose(-1, -2).contiguous()
     rows_B = torch.tensor([2, 0, 0, 1])
-    got_BHNTE = attend(q_BHNTE[rows_B], k_BHES, v_BHSE, low_k, low_v, rows_B)
+    got_BHNTE = torch.empty(len(rows_B), N, length, H, E).permute(0, 3, 1, 2, 4)
+    attend(q_BHNTE[rows_B], k_BHES, v_BHSE, low_k, low_v, rows_B, got_BHNTE)
     torch.testing.assert_close(got_BHNTE, want_BHNTE[rows_B], atol=1e-5, rtol=1e-4)
 
 

@@ -25,7 +25,7 @@ _gomp_parallel: Any = getattr(_process, "GOMP_parallel", None)
 if _process is None or _gomp_parallel is None:
     raise ImportError("torch has loaded no OpenMP library that knows GOMP_parallel")
 
-HEAD = 20
+HEAD = 25
 """Numbers that a kernel is told before those of which there may be any count."""
 
 
@@ -44,6 +44,8 @@ thread = callable_by_kernels("das_thread", _process.omp_get_thread_num, types.in
 """In a kernel: which thread runs."""
 threads = callable_by_kernels("das_threads", _process.omp_get_num_threads, types.int32)
 """In a kernel: how many run."""
+barrier = callable_by_kernels("das_barrier", _process.GOMP_barrier, types.void)
+"""In a kernel: go on when all have come here."""
 
 
 def kernel(function: Callable[[Any], None]) -> Any:

@@ -1,41 +1,18 @@
 """The largest logit of every row, and the log-sum-exp: each number is read from the cache twice.
 
-exp(x) = 2^n 2^f with n whole and f at most 1/2: 2^n is written into the exponent of a float32, 2^f
-is its Taylor series, whose error is below float32's rounding. Every sum has one order, whatever the
-number of rows and threads.
-
 Shape suffixes: R rows, V vocabulary (or a slice of it).
 """
 
-import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from llvmlite import ir
-from numba import carray, types
+from numba import carray
 
 from das_lib.adml.cpu.openmp import fields, kernel, run, thread, threads
-from das_lib.adml.cpu.vectors import (
-    F32,
-    I32,
-    I64,
-    LANES,
-    VECTOR,
-    Memory,
-    call,
-    constant,
-    intrinsic,
-    phi,
-    spread,
-)
+from das_lib.adml.cpu.rows import WIDTH, exponentials, floats, largest
 
-WIDTH = 4 * LANES
-"""Numbers of a row that are under way at once."""
-TERMS = 7
-LEAST = -126.0  # the exponent of the smallest float32
 PEAKS = fields("rows width logits top logz")
 
 
@@ -51,100 +28,14 @@ def peaks(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return top, logz
 
 
-@intrinsic
-def _floats(_: Any, address: Any) -> Any:
-    """An address as one of float32."""
-
-    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], F32.as_pointer())
-
-    return types.CPointer(types.float32)(types.int64), emit
-
-
-@intrinsic
-def largest(_: Any, address: Any, count: Any) -> Any:
-    """The largest of ``count`` float32, a positive multiple of WIDTH."""
-
-    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        def step(most: Any, x: Any) -> Any:
-            return builder.select(builder.fcmp_ordered(">", x, most), x, most)
-
-        address, count = args
-        return _reduce(builder, address, count, -math.inf, step, step)
-
-    return types.float32(types.int64, types.int64), emit
-
-
-@intrinsic
-def exponentials(_: Any, address: Any, count: Any, top: Any) -> Any:
-    """The sum of exp(x - top) over ``count`` float32, a positive multiple of WIDTH."""
-
-    def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        address, count, top = args
-        tops = spread(builder, top)
-
-        def step(total: Any, x: Any) -> Any:
-            return builder.fadd(total, _exp(builder, builder.fsub(x, tops)))
-
-        return _reduce(builder, address, count, 0.0, step, builder.fadd)
-
-    return types.float32(types.int64, types.int64, types.float32), emit
-
-
-def _exp(builder: Any, x: Any) -> Any:
-    """Of numbers of at most 0; what is below 2^LEAST becomes that."""
-    x = builder.fmul(x, constant(math.log2(math.e)))
-    least = constant(LEAST)
-    x = builder.select(builder.fcmp_ordered("<", x, least), least, x)
-    whole = call(builder, "rint", x)
-    part = builder.fsub(x, whole)
-    series = constant(math.log(2) ** TERMS / math.factorial(TERMS))
-    for power in reversed(range(TERMS)):
-        term = constant(math.log(2) ** power / math.factorial(power))
-        series = call(builder, "fmuladd", series, part, term)
-    integers = ir.VectorType(I32, LANES)
-    exponent = builder.add(builder.fptosi(whole, integers), ir.Constant(integers, [127] * LANES))
-    bits = builder.shl(exponent, ir.Constant(integers, [23] * LANES))
-    return builder.fmul(series, builder.bitcast(bits, VECTOR))
-
-
-def _reduce(
-    builder: Any,
-    address: Any,
-    count: Any,
-    first: float,
-    step: Callable[[Any, Any], Any],
-    join: Callable[[Any, Any], Any],
-) -> Any:
-    """Run ``step`` over registers, four results at a time, and join those."""
-    memory, start = Memory(builder), builder.block
-    body, done = builder.append_basic_block("reduce"), builder.append_basic_block("reduced")
-    builder.branch(body)
-    builder.position_at_end(body)
-    i = phi(builder, I64, {start: I64(0)})
-    before = [phi(builder, VECTOR, {start: constant(first)}) for _ in range(WIDTH // LANES)]
-    at = builder.add(address, builder.mul(i, I64(4)))
-    after = [
-        step(value, memory.load(builder.add(at, I64(4 * LANES * v))))
-        for v, value in enumerate(before)
-    ]
-    following = builder.add(i, I64(WIDTH))
-    for value, new in zip([i, *before], [following, *after], strict=True):
-        value.add_incoming(new, builder.block)
-    builder.cbranch(builder.icmp_signed("<", following, count), body, done)
-    builder.position_at_end(done)
-    lanes = [builder.extract_element(functools.reduce(join, after), I32(i)) for i in range(LANES)]
-    return functools.reduce(join, lanes)
-
-
 @kernel
 def _peaks(pointer: Any) -> None:
     t = carray(pointer, 1, PEAKS)[0]
-    tops, logzs = carray(_floats(t.top), t.rows), carray(_floats(t.logz), t.rows)
+    tops, logzs = carray(floats(t.top), t.rows), carray(floats(t.logz), t.rows)
     whole = t.width - t.width % WIDTH
     for r in range(t.rows * thread() // threads(), t.rows * (thread() + 1) // threads()):
         row = t.logits + 4 * r * t.width
-        rest = carray(_floats(row + 4 * whole), t.width - whole)
+        rest = carray(floats(row + 4 * whole), t.width - whole)
         top = largest(row, whole) if whole else np.float32(-np.inf)
         for x in rest:
             top = max(top, x)

@@ -23,6 +23,7 @@ from das_lib.adml.cpu.vectors import (
     constant,
     intrinsic,
     phi,
+    prefetch,
     spread,
 )
 
@@ -48,14 +49,16 @@ def tile(
     y_row: Any,
     lines: Any,
     more: Any,
+    ahead: Any,
 ) -> Any:
     """y[m, :] = (y[m, :] if more else 0) + sum over i < lines of x[m, i] w[i, :].
 
     For m < rows and ``columns`` columns: COLUMNS or COLUMNS / 2 of them, or at most LANES. Rows: at
     most TALL with COLUMNS columns, else THIN_TALL. Addresses, and steps from row to row in bytes;
-    the last axes lie side by side. ``lines`` is at least 1. All int64.
+    the last axes lie side by side. ``lines`` is at least 1. ``ahead`` stands where W's next tile
+    begins, which is brought into the cache meanwhile. All int64.
     """
-    names = (rows, columns, x, x_row, w, w_row, y, y_row, lines, more)
+    names = (rows, columns, x, x_row, w, w_row, y, y_row, lines, more, ahead)
     return types.void(*[types.int64] * len(names)), _emit
 
 
@@ -99,6 +102,7 @@ def _emit_tile(
     y_row: Any,
     lines: Any,
     more: Any,
+    ahead: Any,
 ) -> None:
     """The loop of one size; ``columns``: how many of the one register's columns there are."""
     memory = Memory(builder, columns)
@@ -125,6 +129,9 @@ def _emit_tile(
         x_at = builder.inttoptr(builder.add(xs[m], offset), F32.as_pointer())
         value = spread(builder, builder.load(x_at, align=4))
         added += [call(builder, "fmuladd", value, ws[v], sums[m * wide + v]) for v in range(wide)]
+    for v in range(wide):
+        at = builder.add(builder.add(ahead, builder.mul(line, w_row)), I64(4 * LANES * v))
+        prefetch(builder, at)
     next_line = builder.add(line, I64(1))
     for value, following in zip(
         [line, w_at, *sums], [next_line, builder.add(w_at, w_row), *added], strict=True

@@ -47,6 +47,14 @@ def call(builder: Any, name: str, *values: Any) -> Any:
     return builder.call(function, values)
 
 
+def prefetch(builder: Any, at: Any) -> None:
+    """Ask for a line of the cache that is read soon."""
+    pointer = builder.inttoptr(at, VECTOR.as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(function, [pointer, I32(0), I32(3), I32(1)])
+
+
 class Memory:
     """Reads and writes whole registers, or their first columns alone."""
 

@@ -18,7 +18,7 @@ def add_ray_benches(benches: Any) -> None:
     transcribe = benches.add_parser("transcribe", help=text, description=text)
     transcribe.add_argument("--model", default="openai/whisper-base")
     transcribe.add_argument("--k", default="0,3", metavar="K,...")
-    transcribe.add_argument("--recordings", type=int, default=768)
+    transcribe.add_argument("--recordings", type=int, default=1152)
     transcribe.add_argument("--bare", type=int, default=128, help="recordings of the bare loop")
     transcribe.add_argument("--batch", type=int, default=8)
     transcribe.add_argument("--precision", default="float32")

@@ -8,7 +8,7 @@ choices back ends in the same sequence.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import jiwer
 import numpy as np
 import torch
 
-from das_lib.adml import Adml, Fixed, Result, Transcriber
+from das_lib.adml import AdapterBank, Adml, Engine, Fixed, Result, Transcriber
+from das_lib.adml.checkpoint import read_checkpoint
 from das_lib.bench.prescribed import Prescribed
 from das_lib.bench.timing import publish
 from das_lib.errors import Reject
@@ -119,6 +120,21 @@ def bench_parity(
                 "wer_das": wer(references, [r.text for r in das]),
             }
         )
+    tokens = [result.tokens for result in exact]
+    rows.append(
+        {
+            "what": "das with weights rounded to bfloat16, against float32",
+            "dtype": "float32",
+            "device": device,
+            "utterances": len(exact),
+            "tokens": sum(map(len, tokens)),
+            "choices_equal": same_choices(
+                with_rounded_weights(model_folder, adapters, device), clips, tokens, tau=tau
+            ),
+        }
+    )
+    for row in rows:
+        row["agreement"] = row["choices_equal"] / row["tokens"]
     rows.append(
         {
             "what": "transformers generate, base",
@@ -127,13 +143,27 @@ def bench_parity(
             "wer_base": wer(references, stock_texts(branches.models[0], model_folder, clips)),
         }
     )
-    for row in rows[:2]:
-        row["agreement"] = row["choices_equal"] / row["tokens"]
     notes = [
         "token_edits: substitutions, deletions and insertions between transcripts.",
         "choices_equal, agreement: the same token chosen behind the same prefix.",
+        "weights rounded: what no arithmetic on weights in bfloat16 can undo.",
     ]
     publish("parity", rows, notes)
+
+
+def with_rounded_weights(
+    model_folder: Path, adapters: Mapping[str, Path], device: str
+) -> Transcriber:
+    """An engine in float32 for the weights that one in bfloat16 multiplies with; exact adapters."""
+    model = read_checkpoint(model_folder)
+    tensors = {
+        name: weight.bfloat16().float() if weight.ndim > 1 and "embed" not in name else weight
+        for name, weight in model.tensors.items()
+    }
+    found = Transcriber.from_pretrained(model_folder, language="en", device=device)
+    bank = AdapterBank.load(model_folder, adapters)
+    found.engine = Engine(replace(model, tensors=tensors), bank, language="en", device=device)
+    return found
 
 
 @torch.inference_mode()

@@ -72,13 +72,15 @@ def test_parity_finds_every_token_of_the_engine_in_the_stock_models(monkeypatch,
     options = [f"--adapter=a{i}={folder}" for i, folder in enumerate(adapters)]
     status, value, _ = run(monkeypatch, capsys, material, "parity", "--utterances", "3", *options)
     assert status == 0
-    exact, half, stock = value["rows"]
+    exact, half, rounded, stock = value["rows"]
     assert exact["utterances_equal"] == exact["utterances"] == 3
     assert exact["tokens"] > 10
     assert (exact["token_edits"], exact["agreement"]) == (0, 1)
     assert exact["choices_equal"] == exact["tokens"] > 0
     assert half["tokens"] == exact["tokens"]
     assert half["agreement"] <= 1
+    assert rounded["tokens"] == exact["tokens"]
+    assert 0.5 < rounded["agreement"] <= 1
     assert stock["wer_base"] == exact["wer_base"]
 
 

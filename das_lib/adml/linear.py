@@ -1,8 +1,8 @@
 """Projections with weights packed once: the same product as `F.linear`, two to five times faster.
 
 On a CPU most of a decoding step is reading weights. For few rows in float32 a kernel of `cpu` reads
-them as a stream, and asks for what comes next while it still multiplies: up to some ten rows cost
-what one costs. Else oneDNN reads them in a layout of its own; told of it in advance, it need not
+them as a stream, and asks for what comes next while it still multiplies: a few rows cost little
+more than one. Else oneDNN reads them in a layout of its own; told of it in advance, it need not
 bring them into that layout on every call.
 
 Shape suffixes: M rows, I input width, O output width.

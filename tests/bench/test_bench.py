@@ -11,8 +11,9 @@ import torch
 from adml_helpers import clips, random_adapter
 
 from das_lib.adml import Adml, Transcriber
+from das_lib.adml.checkpoint import read_checkpoint
 from das_lib.bench.__main__ import main
-from das_lib.bench.parity import Branches, edits, same_choices
+from das_lib.bench.parity import Branches, edits, same_choices, with_rounded_weights
 from das_lib.bench.train import EncodingData, speech_table
 from das_lib.testing import tiny_whisper
 from das_lib.train.data import FeatureData
@@ -82,6 +83,15 @@ def test_parity_finds_every_token_of_the_engine_in_the_stock_models(monkeypatch,
     assert rounded["tokens"] == exact["tokens"]
     assert 0.5 < rounded["agreement"] <= 1
     assert stock["wer_base"] == exact["wer_base"]
+
+
+def test_rounded_weights_are_those_that_bfloat16_holds(material):
+    tiny, _, _ = material
+    rounded, exact = with_rounded_weights(tiny, {}, "cpu").engine._model, read_checkpoint(tiny)
+    for name in ("encoder.layers.0.fc1.weight", "decoder.layers.0.fc1.weight"):
+        assert torch.equal(rounded[name], exact[name].bfloat16().float())
+        assert not torch.equal(rounded[name], exact[name])
+    assert torch.equal(rounded["decoder.embed_tokens.weight"], exact["decoder.embed_tokens.weight"])
 
 
 def test_modes_are_measured_against_the_exact_one(monkeypatch, capsys, material):

@@ -23,9 +23,9 @@ BLOCK = 48
 beside what they pass."""
 ATTEND = fields(
     "batch heads count frames width q q_b q_h q_m k v p y y_b y_h y_m looks seen group "
-    "branches positions rank z b u"
+    "branches positions rank z b u line"
 )
-SELF = fields("rows heads width position room qkv k v p y")
+SELF = fields("rows heads width position room qkv k v p y line")
 
 
 def attend(
@@ -56,7 +56,7 @@ def attend(
     frames = v_UHSE.shape[2]
     assert y_BHME.shape == q_BHME.shape, "as many answers as queries are written"
     rows = range(batch) if rows_B is None else rows_B.tolist()
-    padded = -(-frames // WIDTH) * WIDTH
+    padded = _padded(frames)
     looks, seen = (0, 0) if seen_BHTS is None else (seen_BHTS.shape[2], seen_BHTS.data_ptr())
     if values is None:
         group, changes = batch, (0, 0, 0, 0, 0, 0)
@@ -70,6 +70,7 @@ def attend(
         changes = (branches, positions, rank, z_UKSR.data_ptr(), b_KHRE.data_ptr(), u.data_ptr())
     task = (batch, heads, count, frames, width, *place(q_BHME, 3), k_UHES.data_ptr())
     task += (v_UHSE.data_ptr(), room.data_ptr(), *place(y_BHME, 3), looks, seen, group, *changes)
+    task += (4 * padded,)
     run(_attend, task, group * heads * -(-count // BLOCK), rows)
 
 
@@ -90,11 +91,17 @@ def self_attend(
     """
     branches, batch, heads, room, width = k_NBHUE.shape
     y_NBTD = qkv_NBTO.new_empty(branches, batch, 1, heads * width)
-    p = qkv_NBTO.new_empty(torch.get_num_threads(), -(-room // WIDTH) * WIDTH)
+    padded = _padded(position + 1)
+    p = qkv_NBTO.new_empty(torch.get_num_threads(), padded)
     task = (branches * batch, heads, width, position, room, qkv_NBTO.data_ptr())
-    task += (k_NBHUE.data_ptr(), v_NBHUE.data_ptr(), p.data_ptr(), y_NBTD.data_ptr())
+    task += (k_NBHUE.data_ptr(), v_NBHUE.data_ptr(), p.data_ptr(), y_NBTD.data_ptr(), 4 * padded)
     run(_self_attend, task, branches * batch * heads)
     return y_NBTD
+
+
+def _padded(count: int) -> int:
+    """Numbers of the registers that hold so many."""
+    return -(-count // WIDTH) * WIDTH
 
 
 @kernel
@@ -102,7 +109,7 @@ def _attend(pointer: Any) -> None:
     t = carray(pointer, 1, ATTEND)[0]
     rows_B = carray(pointer, HEAD + t.batch, np.int64)[HEAD:]
     blocks = (t.count + BLOCK - 1) // BLOCK
-    line = 4 * ((t.frames + WIDTH - 1) // WIDTH * WIDTH)
+    line = t.line
     scale = np.float32(t.width**-0.5)
     for start in range(0, t.batch, t.group):
         size = min(t.group, t.batch - start)
@@ -152,8 +159,8 @@ def _attend(pointer: Any) -> None:
 def _self_attend(pointer: Any) -> None:
     t = carray(pointer, 1, SELF)[0]
     count, step = t.position + 1, 4 * t.width
-    line = (count + WIDTH - 1) // WIDTH * WIDTH
-    p = t.p + 4 * thread() * ((t.room + WIDTH - 1) // WIDTH * WIDTH)
+    line = t.line // 4
+    p = t.p + t.line * thread()
     scores = carray(floats(p), line)
     items = t.rows * t.heads
     for item in range(items * thread() // threads(), items * (thread() + 1) // threads()):
@@ -171,7 +178,7 @@ def _self_attend(pointer: Any) -> None:
         scores[count:] = -np.inf
         scale = np.float32(t.width**-0.5)
         total = exponentiate(p, line, largest(p, line), scale)
-        product(1, count, t.width, p, 4 * line, values, t.y + step * item, step, 0)
+        product(1, count, t.width, p, t.line, values, t.y + step * item, step, 0)
         y = carray(floats(t.y + step * item), t.width)
         for e in range(t.width):
             y[e] /= total

@@ -25,7 +25,7 @@ _gomp_parallel: Any = getattr(_process, "GOMP_parallel", None)
 if _process is None or _gomp_parallel is None:
     raise ImportError("torch has loaded no OpenMP library that knows GOMP_parallel")
 
-HEAD = 25
+HEAD = 26
 """Numbers that a kernel is told before those of which there may be any count."""
 
 

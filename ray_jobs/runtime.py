@@ -21,6 +21,22 @@ FEEDERS = 2  # a second block is read while the first is decoded: batches stay f
 FEEDER_CPUS = 0.25
 NO_PROGRESS_TIMEOUT_S = 900  # a stuck dataset is an error, not a night lost
 
+CALM = {
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",  # 0.1
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "2000",  # 100
+    "RAY_raylet_report_resources_period_milliseconds": "1000",  # 100
+    "RAY_raylet_check_gc_period_milliseconds": "1000",  # 100
+    "RAY_task_events_report_interval_ms": "10000",  # 1000
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",  # 5000
+    # Looks for new log files each time, 10 times a second, unless they are taken to be many.
+    "LOG_NAME_UPDATE_INTERVAL_S": "10",  # 0.5
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",  # 1000
+}
+"""How often the processes of a local Ray look around, and how often they would by themselves.
+
+They are a score on the few cores that compute: whatever they take, decoding waits for, and what
+they leave in the caches, it reads again. On one node there is little to look for."""
+
 
 def in_submitted_job() -> bool:
     """Whether this process is the entrypoint of `ray job submit`."""
@@ -155,9 +171,8 @@ def _init(config: Config, dashboard: bool) -> None:
         # Its State API is what Ray Train's watchdog of a domain's controller asks: without it,
         # every domain waits 12 s for the watchdog to end, which could not have done its work.
         options |= {"include_dashboard": dashboard}
-        # Serve's controller looks at the replicas 10 times a second, and asks Ray's for them: what
-        # that takes from one of an engine's threads, on few cores, the others wait for.
-        os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.5")
+        for name, value in CALM.items():
+            os.environ.setdefault(name, value)
         _work_in_batches()
         # Nobody reclaims this machine: one process less for each domain's training.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")

@@ -80,7 +80,7 @@ class Serve(Section):
 class Transcribe(Section):
     """Bulk transcription: `das transcribe INPUT OUTPUT`."""
 
-    readers: Annotated[int, Field(ge=1)] = 2
+    readers: Annotated[int, Field(ge=1)] = 1
     """Workers that read recordings, find the speech in them and put transcripts together."""
     reader_cpus: Annotated[float, Field(gt=0)] = 0.25
     """Logical CPUs that each of them is counted as."""

@@ -2,26 +2,52 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 import ray
 
 from das_lib.config import parse_config
-from ray_jobs.runtime import ray_session
+from ray_jobs.runtime import CALM, ray_session
 
 pytestmark = pytest.mark.ray
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has batch work")
-def test_its_processes_do_not_interrupt_one_another(tmp_path):
+@pytest.fixture
+def config(tmp_path):
     texts = tmp_path / "texts.txt"
     texts.write_text("One text.\nAnother text.\n")
     domain = {"name": "music", "utterances": 2, "texts": str(texts)}
     tree = {"name": "run", "output": str(tmp_path), "domains": [domain], "ray": {"num_cpus": 2}}
+    return parse_config(tree)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has batch work")
+def test_its_processes_do_not_interrupt_one_another(config):
     before = os.sched_getscheduler(0)
     try:
-        with ray_session(parse_config(tree)):
+        with ray_session(config):
             ask = ray.remote(num_cpus=0.1)(lambda: os.sched_getscheduler(0))
             assert ray.get(ask.remote()) == os.SCHED_BATCH
     finally:
         os.sched_setscheduler(0, before, os.sched_param(0))
+
+
+def test_its_processes_look_around_seldom(config, monkeypatch):
+    for name in CALM:
+        monkeypatch.setenv(name, "")  # restored afterwards
+        monkeypatch.delenv(name)
+    with ray_session(config, dashboard=False):
+        ask = ray.remote(num_cpus=0.1)(lambda: dict(os.environ))
+        seen = ray.get(ask.remote())
+    assert {name: seen.get(name) for name in CALM} == CALM
+
+
+@pytest.mark.parametrize("name", CALM)
+def test_ray_knows_how_often_that_is_set(name):
+    folder, plain = Path(ray.__file__).parent, name.removeprefix("RAY_")
+    if plain.islower():  # of Ray's core
+        assert plain.encode() in (folder / "_raylet.so").read_bytes()
+    else:
+        read = (file.read_text("utf-8") for file in folder.rglob("*.py"))
+        assert any(f'"{name}"' in text for text in read)

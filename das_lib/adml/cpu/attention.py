@@ -121,7 +121,7 @@ def _attend(pointer: Any) -> None:
             p = t.p + line * (head * t.count + first if t.branches else thread() * BLOCK)
             matrix = 4 * (rows_B[b] * t.heads + h) * t.frames * t.width
             q = t.q + 4 * (b * t.q_b + h * t.q_h + first * t.q_m)
-            product(end - first, t.width, t.frames, q, 4 * t.q_m, t.k + matrix, p, line, 0)
+            product(end - first, t.width, t.frames, q, 4 * t.q_m, t.k + matrix, p, line, 0, 0)
             for m in range(end - first):
                 row = p + m * line
                 scores = carray(floats(row), line // 4)
@@ -136,7 +136,7 @@ def _attend(pointer: Any) -> None:
                 for s in range(t.frames):
                     scores[s] *= share
             y = t.y + 4 * (b * t.y_b + h * t.y_h + first * t.y_m)
-            product(end - first, t.frames, t.width, p, line, t.v + matrix, y, 4 * t.y_m, 0)
+            product(end - first, t.frames, t.width, p, line, t.v + matrix, y, 4 * t.y_m, 0, 0)
         if t.branches:
             barrier()
             items = size * t.branches
@@ -147,11 +147,11 @@ def _attend(pointer: Any) -> None:
                 before = t.count - (t.branches - k) * t.positions
                 for m in range(before, before + t.positions):
                     p = t.p + line * ((b - start) * t.heads * t.count + m)
-                    product(t.heads, t.frames, t.rank, p, line * t.count, z, u, step, 0)
+                    product(t.heads, t.frames, t.rank, p, line * t.count, z, u, step, 0, 0)
                     for h in range(t.heads):
                         change = t.b + 4 * (k * t.heads + h) * t.rank * t.width
                         y = t.y + 4 * (b * t.y_b + h * t.y_h + m * t.y_m)
-                        product(1, t.rank, t.width, u + h * step, step, change, y, 4 * t.y_m, 1)
+                        product(1, t.rank, t.width, u + h * step, step, change, y, 0, y, 0)
             barrier()  # the next group's probabilities take the place of these
 
 
@@ -174,11 +174,11 @@ def _self_attend(pointer: Any) -> None:
         new_v = carray(floats(values + step * t.position), t.width)
         for e in range(t.width):
             new_k[e], new_v[e] = k[e], v[e]
-        product(count, t.width, 1, keys, step, q, p, 4, 0)
+        product(count, t.width, 1, keys, step, q, p, 4, 0, 0)
         scores[count:] = -np.inf
         scale = np.float32(t.width**-0.5)
         total = exponentiate(p, line, largest(p, line), scale)
-        product(1, count, t.width, p, t.line, values, t.y + step * item, step, 0)
+        product(1, count, t.width, p, t.line, values, t.y + step * item, step, 0, 0)
         y = carray(floats(t.y + step * item), t.width)
         for e in range(t.width):
             y[e] /= total

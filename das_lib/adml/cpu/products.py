@@ -23,7 +23,6 @@ from das_lib.adml.cpu.openmp import (
     thread,
     threads,
 )
-from das_lib.adml.cpu.rows import floats
 from das_lib.adml.cpu.tile import COLUMNS, LANES, TALL, THIN_TALL, tile
 
 LINES = 64
@@ -115,9 +114,21 @@ def place(x: torch.Tensor, axes: int) -> tuple[int, ...]:
 
 
 def _tiles(
-    count: int, inputs: int, outputs: int, x: int, x_m: int, w: int, y: int, y_m: int, add: int
+    count: int,
+    inputs: int,
+    outputs: int,
+    x: int,
+    x_m: int,
+    w: int,
+    y: int,
+    y_m: int,
+    start: int,
+    start_m: int,
 ) -> None:
-    """Y = X W, or Y += X W: addresses, and steps from row to row in bytes."""
+    """Y = S + X W: addresses, and steps from row to row in bytes.
+
+    S (``start``) may be Y itself, or one row for all, with a step of 0; at the address 0: no S.
+    """
     tall = TALL if outputs >= COLUMNS else THIN_TALL
     for first in range(0, count, MANY):
         few = min(MANY, count - first)
@@ -139,6 +150,9 @@ def _tiles(
                     ahead = w + 4 * min(i + LINES, inputs) * outputs
                 for block in range(blocks):
                     m = first + few * block // blocks
+                    sums, step = y + m * y_m + 4 * o, y_m
+                    if i == 0:
+                        sums, step = start + m * start_m + 4 * o if start else 0, start_m
                     tile(
                         first + few * (block + 1) // blocks - m,
                         columns,
@@ -149,13 +163,14 @@ def _tiles(
                         y + m * y_m + 4 * o,
                         y_m,
                         min(LINES, inputs - i),
-                        add if i == 0 else 1,
+                        sums,
+                        step,
                         ahead,
                     )
                 o += columns
 
 
-_INTEGERS = [types.int64] * 9
+_INTEGERS = [types.int64] * 10
 _compiled = compiled(_tiles, types.void(*_INTEGERS))
 # One for all kernels, each of which would compile every size of tile again.
 product = callable_by_kernels("das_product", _compiled.ctypes, types.void, *_INTEGERS)
@@ -170,8 +185,9 @@ def _multiply_add(pointer: Any) -> None:
         b, g = item // t.groups, item % t.groups
         w = t.w + 4 * (rows_B[b] * t.groups + g) * t.inputs * t.outputs
         x = t.x + 4 * (b * t.x_b + g * t.x_g)
-        y = t.y + 4 * (b * t.y_b + g * t.y_g)
-        product(t.count, t.inputs, t.outputs, x, 4 * t.x_m, w, y, 4 * t.y_m, t.add)
+        y, step = t.y + 4 * (b * t.y_b + g * t.y_g), 4 * t.y_m
+        start = y if t.add else 0
+        product(t.count, t.inputs, t.outputs, x, 4 * t.x_m, w, y, step, start, step)
 
 
 @kernel
@@ -181,11 +197,8 @@ def _linear(pointer: Any) -> None:
     for item in range(items * thread() // threads(), items * (thread() + 1) // threads()):
         o = item * COLUMNS
         columns = min(COLUMNS, t.outputs - o)
-        y, bias = t.y + 4 * o, carray(floats(t.bias + 4 * o), columns)
-        for m in range(t.count):
-            carray(floats(y + 4 * m * t.outputs), columns)[:] = bias
-        w, step = t.w + 4 * o * t.inputs, 4 * t.outputs
-        product(t.count, t.inputs, columns, t.x, 4 * t.x_m, w, y, step, 1)
+        w, y, bias = t.w + 4 * o * t.inputs, t.y + 4 * o, t.bias + 4 * o
+        product(t.count, t.inputs, columns, t.x, 4 * t.x_m, w, y, 4 * t.outputs, bias, 0)
 
 
 @kernel
@@ -195,8 +208,9 @@ def _add_low_rank(pointer: Any) -> None:
     for k in range(t.count * thread() // threads(), t.count * (thread() + 1) // threads()):
         x, a = t.x + 4 * k * t.x_k, t.a + 4 * k * t.inputs * t.rank
         u, step = t.u + 4 * k * t.vectors * t.rank, 4 * t.rank
-        product(t.vectors, t.inputs, t.rank, x, 4 * t.x_m, a, u, step, 0)
+        product(t.vectors, t.inputs, t.rank, x, 4 * t.x_m, a, u, step, 0, 0)
         for p in range(0, 5 * t.parts, 5):
             rank, ranks, output, outputs = parts[p + 1], parts[p + 2], parts[p + 3], parts[p + 4]
             b, y = parts[p] + 4 * k * ranks * outputs, t.y + 4 * (k * t.y_k + output)
-            product(t.vectors, ranks, outputs, u + 4 * rank, step, b, y, 4 * t.y_m, 1)
+            y_m = 4 * t.y_m
+            product(t.vectors, ranks, outputs, u + 4 * rank, step, b, y, y_m, y, y_m)

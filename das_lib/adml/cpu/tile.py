@@ -48,17 +48,19 @@ def tile(
     y: Any,
     y_row: Any,
     lines: Any,
-    more: Any,
+    start: Any,
+    start_row: Any,
     ahead: Any,
 ) -> Any:
-    """y[m, :] = (y[m, :] if more else 0) + sum over i < lines of x[m, i] w[i, :].
+    """y[m, :] = start[m, :] + sum over i < lines of x[m, i] w[i, :].
 
     For m < rows and ``columns`` columns: COLUMNS or COLUMNS / 2 of them, or at most LANES. Rows: at
     most TALL with COLUMNS columns, else THIN_TALL. Addresses, and steps from row to row in bytes;
-    the last axes lie side by side. ``lines`` is at least 1. ``ahead`` stands where W's next tile
-    begins, which is brought into the cache meanwhile. All int64.
+    the last axes lie side by side. ``lines`` is at least 1. ``start`` may be y itself; 0: the sums
+    start at zero. ``ahead`` stands where W's next tile begins, which is brought into the cache
+    meanwhile. All int64.
     """
-    names = (rows, columns, x, x_row, w, w_row, y, y_row, lines, more, ahead)
+    names = (rows, columns, x, x_row, w, w_row, y, y_row, lines, start, start_row, ahead)
     return types.void(*[types.int64] * len(names)), _emit
 
 
@@ -101,27 +103,24 @@ def _emit_tile(
     y: Any,
     y_row: Any,
     lines: Any,
-    more: Any,
+    start: Any,
+    start_row: Any,
     ahead: Any,
 ) -> None:
     """The loop of one size; ``columns``: how many of the one register's columns there are."""
     memory = Memory(builder, columns)
     xs = [builder.add(x, builder.mul(x_row, I64(m))) for m in range(rows)]
-    ys = [
-        builder.add(builder.add(y, builder.mul(y_row, I64(m))), I64(4 * LANES * v))
-        for m, v in product(range(rows), range(wide))
-    ]
-    start = builder.block
+    entry = builder.block
     load, head, done = (builder.append_basic_block(name) for name in ("load", "line", "done"))
-    builder.cbranch(builder.icmp_signed("!=", more, I64(0)), load, head)
+    builder.cbranch(builder.icmp_signed("!=", start, I64(0)), load, head)
     builder.position_at_end(load)
-    before = [memory.load(at) for at in ys]
+    before = [memory.load(at) for at in _places(builder, start, start_row, rows, wide)]
     builder.branch(head)
 
     builder.position_at_end(head)
-    line = phi(builder, I64, {start: I64(0), load: I64(0)})
-    w_at = phi(builder, I64, {start: w, load: w})
-    sums = [phi(builder, VECTOR, {start: constant(0.0), load: value}) for value in before]
+    line = phi(builder, I64, {entry: I64(0), load: I64(0)})
+    w_at = phi(builder, I64, {entry: w, load: w})
+    sums = [phi(builder, VECTOR, {entry: constant(0.0), load: value}) for value in before]
     ws = [memory.load(builder.add(w_at, I64(4 * LANES * v))) for v in range(wide)]
     offset = builder.mul(line, I64(4))
     added = []
@@ -140,5 +139,13 @@ def _emit_tile(
     builder.cbranch(builder.icmp_signed("<", next_line, lines), head, done)
 
     builder.position_at_end(done)
-    for at, value in zip(ys, added, strict=True):
+    for at, value in zip(_places(builder, y, y_row, rows, wide), added, strict=True):
         memory.store(value, at)
+
+
+def _places(builder: Any, first: Any, row: Any, rows: int, wide: int) -> list[Any]:
+    """Where each register's numbers stand, vector by vector."""
+    return [
+        builder.add(builder.add(first, builder.mul(row, I64(m))), I64(4 * LANES * v))
+        for m, v in product(range(rows), range(wide))
+    ]

@@ -150,7 +150,8 @@ def _tiles(
                     ahead = w + 4 * min(i + LINES, inputs) * outputs
                 for block in range(blocks):
                     m = first + few * block // blocks
-                    sums, step = y + m * y_m + 4 * o, y_m
+                    at = y + m * y_m + 4 * o
+                    sums, step = at, y_m
                     if i == 0:
                         sums, step = start + m * start_m + 4 * o if start else 0, start_m
                     tile(
@@ -160,7 +161,7 @@ def _tiles(
                         x_m,
                         w + 4 * (i * outputs + o),
                         4 * outputs,
-                        y + m * y_m + 4 * o,
+                        at,
                         y_m,
                         min(LINES, inputs - i),
                         sums,

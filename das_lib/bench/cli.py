@@ -22,7 +22,7 @@ def add_benches(parser: argparse.ArgumentParser) -> Any:
         type=Path,
         action="append",
         metavar="MANIFEST",
-        help="manifest.jsonl of the clips to decode; parity takes several",
+        help="manifest.jsonl of the clips to decode; may be repeated where WER is counted",
     )
     common.add_argument("--rounds", type=_count, default=5, help="counted rounds (default 5)")
     common.add_argument("--threads", type=_count, default=2, help="compute threads (default 2)")
@@ -121,7 +121,7 @@ def _peers(arguments: argparse.Namespace) -> int:
 def _parity(arguments: argparse.Namespace) -> int:
     from das_lib.bench.parity import bench_parity
 
-    model, clips, texts = _utterances(arguments)
+    model, clips, texts = _utterances(arguments, every_set=True)
     adapters, tau = dict(arguments.adapters), arguments.tau
     options = {"tau": tau, "batch": arguments.batch, "device": arguments.device}
     bench_parity(model, clips, texts, adapters, **options)
@@ -140,7 +140,7 @@ def _modes(arguments: argparse.Namespace) -> int:
 def _longform(arguments: argparse.Namespace) -> int:
     from das_lib.bench.longform import bench_longform
 
-    model, clips, texts = _utterances(arguments)
+    model, clips, texts = _utterances(arguments, every_set=True)
     bench_longform(
         model,
         clips,
@@ -172,20 +172,16 @@ def _texts(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _utterances(arguments: argparse.Namespace):
+def _utterances(arguments: argparse.Namespace, *, every_set: bool = False):
     import torch
 
-    from das_lib.bench.material import default_manifest, read_utterances
+    from das_lib.bench.material import default_manifest, read_sets, speech_manifests
     from das_lib.models import resolve_model
 
     keep_freed_memory()  # as the jobs' processes do
     torch.set_num_threads(arguments.threads)
-    utterances = [
-        utterance
-        for manifest in arguments.audio or [default_manifest()]
-        for utterance in read_utterances(manifest, arguments.utterances)
-    ]
-    clips, texts = zip(*utterances, strict=True)
+    sets = arguments.audio or (speech_manifests() if every_set else [default_manifest()])
+    clips, texts = zip(*read_sets(sets, arguments.utterances), strict=True)
     return resolve_model(arguments.model), clips, texts
 
 

@@ -102,7 +102,8 @@ def bench_longform(
         places[f"{name} word times"] = name
         for each, word_times in ((name, False), (f"{name} word times", True)):
             subjects[each] = partial(run, each, word_times, transcriber, strategy)
-        alone = transcriber.transcribe(clips, {"das": strategy})  # each once, however often joined
+        once = clips[: len(spoken)]  # as they were joined, each once
+        alone = transcriber.transcribe(once, {"das": strategy})
         pairs = [
             (s.text, found["das"].text)
             for s, found in zip(spoken, itertools.cycle(alone))

@@ -3,7 +3,8 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,16 @@ from das_lib.errors import DasError
 HERE = Path("data/eval/librivox/manifest.jsonl")
 
 
-def default_manifest() -> Path:
-    """Shared test speech where it is, else the recordings of this repository."""
+def speech_manifests() -> list[Path]:
+    """Every set of the shared speech where it is, else the recordings of this repository."""
     shared = Path(os.environ.get("DAS_SHARED_DATA", "../shared/data"))
-    manifest = shared / "speech" / "voices_dev" / "manifest.jsonl"
-    return manifest if manifest.is_file() else HERE
+    return sorted(shared.glob("speech/*/manifest.jsonl")) or [HERE]
+
+
+def default_manifest() -> Path:
+    """The set that timings decode: short clips of many voices."""
+    manifests = speech_manifests()
+    return next((path for path in manifests if path.parent.name == "voices_dev"), manifests[0])
 
 
 def read_clips(manifest: Path, count: int) -> list[np.ndarray]:
@@ -62,6 +68,16 @@ def read_utterances(
     if not found:
         raise DasError(f"--audio: {manifest} has no clip of at most {longest_s:g} s; name another")
     return found
+
+
+def read_sets(manifests: Sequence[Path], count: int) -> list[tuple[np.ndarray, str]]:
+    """Up to ``count`` utterances of each manifest, from each in turn: any beginning has them all.
+
+    Raises:
+        DasError: as `read_utterances`.
+    """
+    sets = [read_utterances(manifest, count) for manifest in manifests]
+    return [u for turn in zip_longest(*sets) for u in turn if u is not None]
 
 
 def write_adapters(folder: Path, config: Mapping[str, Any], count: int) -> dict[str, Path]:

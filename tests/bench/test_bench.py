@@ -172,6 +172,27 @@ def test_a_manifest_that_is_not_there_is_named_with_the_option(monkeypatch, caps
     assert "--audio: nowhere.jsonl cannot be read" in capsys.readouterr().err
 
 
+def test_a_long_recording_is_measured_beside_its_clips(monkeypatch, capsys, material):
+    options = ("--minutes", "0.1", "--rounds", "1", "--precision", "float32", "--no-peers")
+    status, value, _ = run(monkeypatch, capsys, material, "longform", *options)
+    assert status == 0
+    heard, windows = value["rows"]
+    assert heard["minutes"] == windows["minutes"] == pytest.approx(0.1, abs=0.1)
+    assert heard["wer"] is not None
+    assert heard["wer_clips"] > 0
+    assert heard["rtfx"] > 0
+
+
+def test_sets_take_turns_until_each_has_ended(material, tmp_path):
+    from das_lib.bench.material import read_sets
+
+    _, manifest, _ = material
+    row = {"audio": str(manifest.parent / "0.flac"), "text": "the only one"}
+    (tmp_path / "manifest.jsonl").write_text(json.dumps(row))
+    texts = [text for _, text in read_sets([manifest, tmp_path / "manifest.jsonl"], 3)]
+    assert texts == ["some words", "the only one", "some words", "some words"]
+
+
 def test_clips_come_again_from_the_start_where_there_are_too_few(material):
     from das_lib.bench.material import read_clips
 

@@ -23,6 +23,7 @@ from das_lib.bench.peers import faster_whisper_model
 from das_lib.bench.timing import measure, publish, spread
 from das_lib.bulk.hear import Heard, HearSettings
 from das_lib.bulk.local import hear_locally
+from das_lib.bulk.transcript import Word
 from das_lib.bulk.vad import Vad
 from das_lib.bulk.windows import Windows, WindowSettings
 from das_lib.evaluation.wer import corpus_wer, normalise
@@ -146,34 +147,33 @@ def blocks(audio: Audio) -> Iterator[Audio]:
 
 
 def placement(spoken: Sequence[Spoken], heard: Heard) -> dict[str, Any]:
-    """Clips of which no word was heard, and the share of words that stand within 0.5 s of theirs.
+    """Clips of which nothing was heard, and the share of words that stand within 0.5 s of theirs.
 
-    Words are those of the reference that the transcript has at the same place in the alignment.
+    Words are those of the reference that the transcript has at the same place in the alignment. A
+    clip is lost if it has none of them and no other word stands in its place either: what was
+    misheard is not lost, and the error rate counts it.
     """
     clips = [i for i, s in enumerate(spoken) for _ in normalise(s.text).split()]
-    times = [
-        (word.start_s, word.end_s)
-        for word in heard.transcript.words
-        for _ in normalise(word.text).split()
-    ]
+    words = [word for word in heard.transcript.words for _ in normalise(word.text).split()]
     said = " ".join(normalise(s.text) for s in spoken)
     text = " ".join(normalise(word.text) for word in heard.transcript.words)
     aligned = jiwer.process_words(said, text).alignments[0]
-    found: set[int] = set()
-    right = count = 0
-    for chunk in aligned:
-        if chunk.type != "equal":
-            continue
-        for offset in range(chunk.ref_end_idx - chunk.ref_start_idx):
-            clip = clips[chunk.ref_start_idx + offset]
-            start, end = times[chunk.hyp_start_idx + offset]
-            found.add(clip)
-            count += 1
-            if start is not None and end is not None:
-                near = spoken[clip].start_s - OFF_S <= start and end <= spoken[clip].end_s + OFF_S
-                right += near
-    lost = {i for i in clips} - found
-    return {"lost_clips": len(lost), "words_in_place": right / max(count, 1)}
+    pairs = [
+        (clips[chunk.ref_start_idx + i], words[chunk.hyp_start_idx + i])
+        for chunk in aligned
+        if chunk.type == "equal"
+        for i in range(chunk.ref_end_idx - chunk.ref_start_idx)
+    ]
+    right = sum(_stands_in(spoken[clip], word) for clip, word in pairs)
+    missing = {*clips} - {clip for clip, _ in pairs}
+    lost = [clip for clip in missing if not any(_stands_in(spoken[clip], w) for w in words)]
+    return {"lost_clips": len(lost), "words_in_place": right / max(len(pairs), 1)}
+
+
+def _stands_in(clip: Spoken, word: Word) -> bool:
+    if word.start_s is None or word.end_s is None:
+        return False
+    return clip.start_s - OFF_S <= word.start_s and word.end_s <= clip.end_s + OFF_S
 
 
 class _batched:  # noqa: N801 - a subject, called like a function

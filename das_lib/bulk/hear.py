@@ -103,7 +103,7 @@ async def hear(
     listened = [task.result() for task in listening]
     kept = [(one.window, one.answer) for one in listened if one.verdict not in DROPPED]
     counts = Counter(one.verdict for one in listened if one.verdict is not None)
-    counts[HOLE] = sum(one.holes > 0 for one in listened)
+    counts[HOLE] = sum(one.decodes > 1 for one in listened)
     return Heard(
         transcript=Transcript(
             id=id,
@@ -145,7 +145,6 @@ class _Listened:
     """Without its audio."""
     answer: Answer
     verdict: str | None
-    holes: int
     decodes: int
     batches: float
 
@@ -157,23 +156,35 @@ def needs_times(window: Window) -> bool:
 
 async def _listen(window: Window, ask: Ask, settings: HearSettings) -> _Listened:
     times = settings.word_times or needs_times(window)
-    answer = await _asked(ask, window, times)
-    answers = [answer]
-    holes = find_holes(window, answer) if times else []
-    if holes:
-        async with together() as tasks:
-            again = [tasks.create_task(_asked(ask, hole.window(window), True)) for hole in holes]
-        heard = [task.result() for task in again]
-        answers += heard
-        answer = fill(answer, holes, heard, settings.guards)
+    answer, decodes = await _whole(window, ask, settings.guards, times=times)
     return _Listened(
         replace(window, audio=window.audio[:0].copy()),
         answer,
         judge(answer, settings.guards),
-        len(holes),
-        len(answers),
-        sum(1 / one.get("batch", 1) for one in answers),
+        len(decodes),
+        sum(1 / one.get("batch", 1) for one in decodes),
     )
+
+
+async def _whole(
+    window: Window, ask: Ask, guards: GuardSettings, *, times: bool
+) -> tuple[Answer, list[Answer]]:
+    """What is heard in a window, its holes filled, and every answer that it took.
+
+    What is heard in a hole may have holes too; each is a second shorter than what it is in.
+    """
+    answer = await _asked(ask, window, times)
+    holes = find_holes(window, answer) if times else []
+    if not holes:
+        return answer, [answer]
+    async with together() as tasks:
+        again = [
+            tasks.create_task(_whole(hole.window(window), ask, guards, times=True))
+            for hole in holes
+        ]
+    heard = [task.result() for task in again]
+    filled = fill(answer, holes, [one for one, _ in heard], guards)
+    return filled, [answer, *(one for _, decodes in heard for one in decodes)]
 
 
 async def _asked(ask: Ask, window: Window, times: bool) -> Answer:

@@ -1,7 +1,7 @@
 """Speech that a transcript leaves out, found by the times of its words, so as to listen again.
 
 Without timestamps, Whisper now and then skips a sentence of a long window, or ends before it does.
-The alignment then stretches the words around the hole over it: a word that takes seconds is the
+The alignment then stretches the words around the hole over it: a word over seconds of speech is the
 mark. What is heard in the hole alone takes the place of the stretched words if it says more.
 
 A window where nothing was heard at all has no hole: the VAD may be wrong, and Whisper has spoken.
@@ -47,8 +47,12 @@ class Hole:
     first: int
     last: int
     start_s: float
-    """In the window."""
+    """Of what is to be heard again, in the window."""
     end_s: float
+    before_s: float = 0.0
+    """How long the words last before it, for some of them were said there."""
+    after_s: float = 0.0
+    """And behind it."""
 
     @property
     def duration_s(self) -> float:
@@ -72,20 +76,21 @@ def find_holes(window: Window, answer: Answer) -> list[Hole]:
     """Holes in what was heard, in order, none overlapping the next.
 
     None where nothing was heard, or the words have no times; nor is the whole window a hole, for
-    what is heard in it is known.
+    what is heard in it is known. Nobody speaks in a pause: it neither makes a hole nor is in one.
     """
     words = answer["words"]
     if not words or not _timed(words):
         return []
+    speech = window.speech_s()
     window_s = sum(piece.end - piece.start for piece in window.pieces) / SAMPLE_RATE
     marks = [
         (i, i + 1, word["start_s"], word["end_s"])
         for i, word in enumerate(words)
-        if word["end_s"] - word["start_s"] > LONGEST_EDGE_S + _slowest_s(word["text"])
+        if _leaves_out(speech, word["start_s"], word["end_s"], word["text"])
     ]
-    if words[0]["start_s"] > LONGEST_EDGE_S:
+    if _leaves_out(speech, 0.0, words[0]["start_s"]):
         marks.insert(0, (0, 0, 0.0, words[0]["start_s"]))
-    if window_s - words[-1]["end_s"] > LONGEST_EDGE_S:
+    if _leaves_out(speech, words[-1]["end_s"], window_s):
         marks.append((len(words), len(words), words[-1]["end_s"], window_s))
     holes: list[Hole] = []
     for first, last, start, end in marks:
@@ -95,7 +100,46 @@ def find_holes(window: Window, answer: Answer) -> list[Hole]:
             holes[-1] = Hole(holes[-1].first, last, holes[-1].start_s, end)
         else:
             holes.append(Hole(first, last, start, end))
-    return [hole for hole in holes if SHORTEST_S <= hole.duration_s <= window_s - SHORTEST_S]
+    return [
+        hole
+        for hole in (_between_pauses(hole, speech) for hole in holes)
+        if SHORTEST_S <= hole.duration_s <= window_s - SHORTEST_S
+    ]
+
+
+def _leaves_out(
+    speech: Sequence[tuple[float, float]], start_s: float, end_s: float, text: str = ""
+) -> bool:
+    """Whether that much speech stands for more than the word, or than nothing.
+
+    It does if it is too much, or if it goes over a pause and there is a sentence on one side: a
+    word is said on the other.
+    """
+    inside = [(start, end) for start, end in speech if start < end_s and end > start_s]
+    spoken_s = sum(min(end, end_s) - max(start, start_s) for start, end in inside)
+    slowest_s = _slowest_s(text)
+    longest_s = max(
+        (end - start for start, end in inside if start_s <= start and end <= end_s), default=0.0
+    )
+    return spoken_s > LONGEST_EDGE_S + slowest_s or (
+        longest_s > max(SHORTEST_S, slowest_s) and not (text and len(inside) == 1)
+    )
+
+
+def _between_pauses(hole: Hole, speech: Sequence[tuple[float, float]]) -> Hole:
+    """The hole without the end of what was said before it, and the beginning of what was after.
+
+    A stretched word begins where it was said, and that is before the pause.
+    """
+    inside = [(start, end) for start, end in speech if start < hole.end_s and end > hole.start_s]
+    start_s, end_s = hole.start_s, hole.end_s
+    if len(inside) > 1 and inside[0][0] < start_s and inside[0][1] - start_s <= SHORTEST_S:
+        start_s = (inside[0][1] + inside[1][0]) / 2
+        del inside[0]
+    if len(inside) > 1 and inside[-1][1] > end_s and end_s - inside[-1][0] <= SHORTEST_S:
+        end_s = (inside[-2][1] + inside[-1][0]) / 2
+    before_s, after_s = start_s - hole.start_s, hole.end_s - end_s
+    return Hole(hole.first, hole.last, start_s, end_s, before_s, after_s)
 
 
 def fill(
@@ -106,9 +150,9 @@ def fill(
 ) -> dict[str, Any]:
     """The answer with each hole's words replaced by what was heard there, where that says more.
 
-    It says more if it has more letters, enough to fill `LEAST_FILLED` of the hole, and the guards
-    find it neither repetitive nor without speech. A stretched word that was said at an end of the
-    hole may be missing in it: that stays, see `_kept`.
+    It says more if it has more letters than the words that were said in the hole, enough to fill
+    `LEAST_FILLED` of it, and the guards find it neither repetitive nor without speech. A stretched
+    word that was said at an end of the hole may be missing in it: that stays, see `_kept`.
 
     Args:
         answer: For the window. The rest of it stays: log-probabilities and the like are the
@@ -118,32 +162,30 @@ def fill(
         guards: Bounds of what is believed.
     """
     language, words = answer["language"], list(answer["words"])
-    believed = [
-        (hole, found)
-        for hole, found in zip(holes, heard, strict=True)
-        if _says_more(found, words[hole.first : hole.last], hole, guards)
-    ]
+    believed = []
+    for hole, found in zip(holes, heard, strict=True):
+        stretched = words[hole.first : hole.last]
+        before, after = _kept(stretched, found["words"], language)
+        in_it = stretched[before if hole.before_s else 0 : after if hole.after_s else None]
+        if _says_more(found, in_it, hole, guards):
+            believed.append((hole, found, stretched[:before], stretched[after:]))
     if not believed:
         return {**answer}
     written = cut(answer["text"].strip(), [word["text"] for word in words], language)
-    for hole, found in reversed(believed):
-        stretched = words[hole.first : hole.last]
-        before, after = _kept(stretched, found["words"], language)
+    for hole, found, before, after in reversed(believed):
         texts = cut(found["text"].strip(), [w["text"] for w in found["words"]], found["language"])
-        parts = written[hole.first : hole.last]
-        written[hole.first : hole.last] = parts[:before] + texts + parts[after:]
-        words[hole.first : hole.last] = _placed(
-            stretched[:before], found["words"], stretched[after:], hole
-        )
+        begin, end = hole.first + len(before), hole.last - len(after)
+        written[begin:end] = texts
+        words[hole.first : hole.last] = _placed(before, found["words"], after, hole)
         # Parts begin with their blank, but for these, which had nothing in front of them.
-        for at in {hole.first + before, hole.first + before + len(texts)} - {0, len(written)}:
+        for at in {begin, begin + len(texts)} - {0, len(written)}:
             if not written[at][:1].isspace():
                 written[at] = cut("", [written[at - 1].strip(), written[at]], language)[1]
     return {**answer, "text": "".join(written).strip(), "words": words}
 
 
-def _says_more(found: Answer, stretched: Sequence[Word], hole: Hole, guards: GuardSettings) -> bool:
-    before, now = ("".join(w["text"] for w in words) for words in (stretched, found["words"]))
+def _says_more(found: Answer, in_it: Sequence[Word], hole: Hole, guards: GuardSettings) -> bool:
+    before, now = ("".join(w["text"] for w in words) for words in (in_it, found["words"]))
     return (
         len(_plain(now)) > len(_plain(before))
         and _timed(found["words"])
@@ -161,6 +203,8 @@ def _kept(stretched: Sequence[Word], found: Sequence[Word], language: str) -> tu
     """
     said = [_plain(word["text"]) for word in stretched]
     texts = [text for word in found if (text := _plain(word["text"]))]
+    if not texts:
+        return 0, len(stretched)
     if language in BLANKLESS:
         # There a word is a sentence, which is seldom heard twice the same to its last character.
         ends = texts[0][:2], texts[-1][-2:]
@@ -179,15 +223,22 @@ def _kept(stretched: Sequence[Word], found: Sequence[Word], language: str) -> tu
 def _placed(
     before: Sequence[Word], found: Sequence[Word], after: Sequence[Word], hole: Hole
 ) -> list[Word]:
-    """All words in the hole; kept ones share the time of the found word that they stand beside."""
+    """All stretched and found words; kept ones stand beside the hole.
+
+    Where there is no place beside it, they share the time of the found word next to them.
+    """
     start, end = hole.start_s, hole.end_s
     words: list[Word] = [
         {**word, **{key: min(start + word[key], end) for key in ("start_s", "end_s")}}
         for word in found
     ]
-    if before:
+    if before and hole.before_s:
+        words[:0] = _spread(before, start - hole.before_s, start)
+    elif before:
         words[:1] = _spread([*before, words[0]], start, words[0]["end_s"])
-    if after:
+    if after and hole.after_s:
+        words += _spread(after, end, end + hole.after_s)
+    elif after:
         words[-1:] = _spread([words[-1], *after], words[-1]["start_s"], end)
     return words
 

@@ -55,6 +55,18 @@ class Window:
         sample = round(seconds_in_window * SAMPLE_RATE) - piece.at + piece.start
         return min(max(sample, piece.start), piece.end) / SAMPLE_RATE
 
+    def speech_s(self) -> list[tuple[float, float]]:
+        """Where somebody speaks in ``audio``, s; all of it where no VAD listened."""
+        if not self.speech:
+            return [(0.0, self.duration_s)]
+        return [
+            ((start + shift) / SAMPLE_RATE, (end + shift) / SAMPLE_RATE)
+            for region in self.speech
+            for piece in self.pieces
+            if (start := max(region.start, piece.start)) < (end := min(region.end, piece.end))
+            for shift in (piece.at - piece.start,)
+        ]
+
     def spoken(self, start_s: float, end_s: float) -> tuple[float, float]:
         """What of a stretch of the recording lies in that region of speech which has most of it.
 

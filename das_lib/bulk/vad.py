@@ -21,7 +21,8 @@ from das_lib.speech.audio import SAMPLE_RATE, Audio
 FRAME = 512  # samples per probability, 32 ms
 CONTEXT = 64  # samples before a frame that the model hears with it
 STATE = (1, 1, 128)
-MAX_FRAMES = 512  # in one call; more need memory and gain no speed
+SECOND = 32  # frames in one call, 1.02 s; more gain no speed
+SPOKEN, QUIET = 0.5, 0.1  # probabilities at which it is sure
 HYSTERESIS = 0.15  # speech goes on down to this much below the threshold
 LOWEST_THRESHOLD = 0.01
 
@@ -60,12 +61,19 @@ class Vad:
 
 
 class VadStream:
-    """What the network remembers of one recording."""
+    """What the network remembers of one recording.
+
+    Behind loud or noisy speech the network is deaf to quiet speech, for minutes. So where somebody
+    has spoken and then a second passes without a trace of speech, it begins anew, as with another
+    recording. Not again before it has heard speech: a fresh network takes a note for a voice.
+    """
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._session = session
-        self._hidden = self._cell = np.zeros(STATE, np.float32)
         self._kept = np.zeros(CONTEXT, np.float32)  # context, then samples short of a frame
+        self._forget()
+        self._second: list[Probabilities] = []
+        self._left = SECOND  # frames of this second that are still to come
 
     def feed(self, audio: Audio) -> Probabilities:
         """Probability of speech in each whole frame, shape [frames]; the rest waits.
@@ -78,9 +86,11 @@ class VadStream:
         if not count:
             return np.zeros(0, np.float32)
         frames = np.lib.stride_tricks.sliding_window_view(audio, CONTEXT + FRAME)[::FRAME]
-        return np.concatenate(
-            [self._run(frames[i : i + MAX_FRAMES]) for i in range(0, count, MAX_FRAMES)]
-        )
+        heard, at = [], 0
+        while at < count:
+            heard.append(self._run(frames[at : min(count, at + self._left)]))
+            at += len(heard[-1])
+        return np.concatenate(heard)
 
     def finish(self) -> Probabilities:
         """Probability of the last frame, padded with zeros; shape [0] or [1]."""
@@ -91,7 +101,19 @@ class VadStream:
         inputs = {"input": np.ascontiguousarray(frames), "h": self._hidden, "c": self._cell}
         outputs: Any = self._session.run(["speech_probs", "hn", "cn"], inputs)
         probabilities, self._hidden, self._cell = outputs
+        self._second.append(probabilities)
+        self._left -= len(probabilities)
+        if not self._left:
+            highest = max(part.max() for part in self._second)
+            self._second, self._left = [], SECOND
+            self._spoken |= highest >= SPOKEN
+            if self._spoken and highest < QUIET:
+                self._forget()
         return probabilities
+
+    def _forget(self) -> None:
+        self._hidden = self._cell = np.zeros(STATE, np.float32)
+        self._spoken = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,9 @@ class WindowSettings:
     """Longest window, and longest recording that is heard whole; 1 to 30."""
     max_gap_s: float | None = None
     """A longer pause ends the window, full or not; None: no pause does."""
-    join_gap_s: float = 1.0
-    """How much of a longer pause is kept within a window, half of it on each side."""
+    join_gap_s: float = 2.0
+    """How much of a longer pause is kept within a window, half of it on each side. With less of it
+    Whisper takes what follows for the same sentence, and skips more."""
     break_from_s: float = 20.0
     """A full window ends at its longest pause from here on; 0 to 30. Where none is left, it ends
     before the region that does not fit."""

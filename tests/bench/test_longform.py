@@ -54,8 +54,10 @@ def test_words_stand_in_their_clip_or_out_of_place_and_a_clip_without_any_is_los
     assert found == {"lost_clips": 1, "words_in_place": 1.0}
     late = [("red", 1.2), *said[1:]]  # half a second from the end of its clip at the most
     assert placement(spoken, heard(*late, *again))["words_in_place"] == pytest.approx(6 / 7)
-    other = [("read", 0.1), ("blew", 0.6), *said[2:]]
-    assert placement(spoken[:2], heard(*other)) == {"lost_clips": 1, "words_in_place": 1.0}
+    misheard = [("read", 0.1), ("blew", 0.6), *said[2:]]
+    assert placement(spoken[:2], heard(*misheard)) == {"lost_clips": 0, "words_in_place": 1.0}
+    elsewhere = [("read", 1.3), ("blew", 1.4), *said[2:]]
+    assert placement(spoken[:2], heard(*elsewhere)) == {"lost_clips": 1, "words_in_place": 1.0}
     untimed = [(text, None) for text, _ in said]
     assert placement(spoken[:2], heard(*untimed)) == {"lost_clips": 0, "words_in_place": 0.0}
     assert placement([replace(s, text="nothing") for s in spoken], heard())["lost_clips"] == 4

@@ -39,6 +39,26 @@ def test_what_a_window_leaves_out_is_heard_again_and_counted():
     assert [word.end_s for word in words] == list(range(1, 66))
 
 
+def test_what_the_hole_of_a_hole_leaves_out_is_heard_too():
+    class Drowsy(Sleepy):
+        """Skips four seconds of holes, too."""
+
+        def hear(self, audio, times):
+            words = numbers(audio, times)
+            if len(audio) == 11 * SAMPLE_RATE:
+                text, start, _ = words[3]
+                words[3:7] = [(text, start, start + 4)]
+                return answer(words)
+            return super().hear(audio, times)
+
+    replica = Drowsy()
+    result = heard(counted(30), replica)
+    assert said(result) == list(range(30))
+    assert [length // SAMPLE_RATE for _, length, _ in replica.asked] == [30, 11, 4]
+    assert result.counts == {"hole": 1}
+    assert result.windows == 3
+
+
 def test_a_hole_that_cannot_be_decoded_ends_the_recording_and_the_other_holes():
     class Deaf(Sleepy):
         async def wait(self, audio):
@@ -152,7 +172,7 @@ def test_silence_is_not_decoded_and_speech_keeps_its_place():
     transcript = result.transcript
     assert transcript.duration_s == pytest.approx(len(recording) / SAMPLE_RATE)
     spoken = sum(len(clip) for clip in clips) / SAMPLE_RATE
-    assert 0.6 * spoken < transcript.speech_s < spoken + 3
+    assert 0.6 * spoken < transcript.speech_s < spoken + 2 * len(clips)  # of the pauses 2 s stay
     for start, end in places:
         inside = [w for w in transcript.words if start - 0.5 <= w.start_s and w.end_s <= end + 0.5]
         assert len(inside) >= (end - start), "a word a second at least"

@@ -1,3 +1,4 @@
+from dataclasses import astuple, replace
 from itertools import pairwise
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from das_lib.bulk.guards import GuardSettings
 from das_lib.bulk.holes import SHORTEST_S, Hole, fill, find_holes
 from das_lib.bulk.pack import Piece, Window
+from das_lib.bulk.vad import Region
 from das_lib.bulk.written import BLANKLESS, cut
 
 RATE = 16_000
@@ -259,8 +261,8 @@ def test_an_edge_of_the_window_is_filled_with_blanks_as_the_language_has_them(la
         # Outside of the window there is nothing to hear.
         ([("a", 0, 1), ("b", 7.5, 8.9), ("c", 9.1, 13)], []),
         (
-            [("Hello", -3, 1.5), ("and", 6, 7), ("there", 7, 8), ("you", 8, 14)],
-            [Hole(0, 1, 0, 1.5), Hole(3, 4, 8, 10)],
+            [("Hello", -3, 2.5), ("and", 6, 7), ("there", 7, 8), ("you", 8, 14)],
+            [Hole(0, 1, 0, 2.5), Hole(3, 4, 8, 10)],
         ),
         # Nobody knows where.
         ([("Hello", None, None), ("you", 2, 8)], []),
@@ -270,6 +272,84 @@ def test_an_edge_of_the_window_is_filled_with_blanks_as_the_language_has_them(la
 def test_holes_are_where_few_letters_take_long(words, holes):
     assert find_holes(window(4, 6), answer(*words)) == [
         hole if isinstance(hole, Hole) else Hole(hole[0], hole[1], 0, hole[2]) for hole in holes
+    ]
+
+
+def paused(*regions, seconds=10):
+    """A window of that length with speech in it, by begin and end."""
+    whole = window(seconds)
+    start = whole.pieces[0].start
+    speech = tuple(Region(start + round(a * RATE), start + round(b * RATE)) for a, b in regions)
+    return replace(whole, speech=speech)
+
+
+@pytest.mark.parametrize(
+    ("regions", "holes"),
+    [
+        # A pause on both sides: the hole is what lies between them.
+        ([(0, 2.8), (3.2, 6), (6.4, 10)], [Hole(1, 2, 3, 6.2, 1, 0.8)]),
+        ([(-4, -1), (0, 2.8), (3.2, 4), (4.5, 6), (6.4, 10)], [Hole(1, 2, 3, 6.2, 1, 0.8)]),
+        # Nothing of what was said before it or after it.
+        ([(0, 1.9), (2.2, 6.8), (7.2, 10)], [Hole(1, 2, 2, 7)]),
+        # More than a word was said before the pause, or after it.
+        ([(0, 3.2), (3.6, 6), (6.4, 10)], [Hole(1, 2, 2, 6.2, 0, 0.8)]),
+        ([(0, 2.8), (3.2, 5.5), (5.9, 10)], [Hole(1, 2, 3, 7, 1, 0)]),
+        # No pause, or nothing but pauses.
+        ([(0, 10)], [Hole(1, 2, 2, 7)]),
+        ([(0, 2.8), (3.5, 4.1), (6.8, 10)], []),
+        ([(0, 2), (7, 10)], []),
+        # Beside a word there is a sentence, or another word.
+        ([(0, 2.9), (3.1, 10)], [Hole(1, 2, 3, 7, 1, 0)]),
+        ([(0, 2.9), (6.2, 10)], []),
+    ],
+)
+def test_a_hole_begins_and_ends_in_pauses_and_there_is_none_without_speech(regions, holes):
+    heard = answer(("Hello", 0, 2), ("there.", 2, 7), ("How", 7, 8), ("are", 8, 9), ("you?", 9, 10))
+    found = find_holes(paused(*regions), heard)
+    assert [astuple(hole) for hole in found] == [pytest.approx(astuple(hole)) for hole in holes]
+
+
+@pytest.mark.parametrize(
+    ("region", "holes"),
+    [
+        ((0, 1.2), [Hole(0, 1, 0, 1.7, 0, 0.9)]),
+        ((0, 0.9), []),  # less than a second
+    ],
+)
+def test_a_word_over_a_pause_is_said_on_one_side_of_it_and_leaves_out_a_sentence_on_the_other(
+    region, holes
+):
+    heard = answer(("Today", 0, 2.6), ("is", 2.6, 4), ("colder.", 4, 6))
+    found = find_holes(paused(region, (2.2, 6), seconds=6), heard)
+    assert [astuple(hole) for hole in found] == [pytest.approx(astuple(hole)) for hole in holes]
+    # A word that takes as long as the sentence.
+    long = answer(("Yesterday,", 0, 2.6), ("it", 2.6, 4), ("rained.", 4, 6))
+    assert find_holes(paused(region, (2.2, 6), seconds=6), long) == []
+
+
+def test_no_hole_at_an_edge_without_speech():
+    heard = answer(("Hi", 3, 4), ("there.", 4, 5))
+    assert find_holes(paused((3, 5)), heard) == []
+    assert find_holes(paused((0, 1), (3, 5)), heard) == []
+    assert find_holes(paused((0, 2), (3, 5)), heard) == [Hole(0, 0, 0, 3)]
+    assert find_holes(paused((3, 5), (6, 8)), heard) == [Hole(2, 2, 5, 10)]
+
+
+def test_words_said_before_and_behind_the_hole_stay_there():
+    heard = answer(("Hello", 0, 2), ("there.", 2, 5), ("How", 5, 7.3), ("are", 7.3, 8))
+    [hole] = find_holes(paused((0, 2.8), (3.2, 6), (6.4, 8), seconds=8), heard)
+    assert astuple(hole) == pytest.approx((1, 3, 3, 6.2, 1, 1.1))
+    both = fill(heard, [hole], [answer(("It's", 0.5, 1), ("cold.", 1, 2.5))])
+    assert both["text"] == "Hello there. It's cold. How are"
+    assert [
+        (text, pytest.approx(start), pytest.approx(end)) for text, start, end in times(both)
+    ] == [
+        ("Hello", 0, 2),
+        ("there.", 2, 3),
+        ("It's", 3.5, 4),
+        ("cold.", 4, 5.5),
+        ("How", 6.2, 7.3),
+        ("are", 7.3, 8),
     ]
 
 

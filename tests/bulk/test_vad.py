@@ -1,15 +1,17 @@
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from das_lib.bulk.vad import FRAME, Region, Regions, Vad
+from das_lib.bulk.vad import FRAME, QUIET, SECOND, SPOKEN, Region, Regions, Vad
 from das_lib.errors import ModelError
-from das_lib.speech.audio import SAMPLE_RATE
+from das_lib.speech.audio import SAMPLE_RATE, read_audio
 
+LIBRIVOX = Path(__file__).parents[2] / "data" / "eval" / "librivox" / "audio"
 SPEECH, SILENCE = 0.9, 0.1
 
 
@@ -27,21 +29,56 @@ def murmur(seconds=5, seed=0):
 
 
 def test_probabilities_are_those_of_silero(vad):
-    from silero_vad import load_silero_vad
-
     audio = murmur()
-    expected = load_silero_vad(sequence=True).audio_forward(audio)
     stream = vad.stream()
     heard = np.concatenate([stream.feed(audio), stream.finish()])
     assert heard.shape == (-(-len(audio) // FRAME),)
-    assert np.array_equal(heard, expected)
+    assert np.array_equal(heard, silero(audio))
     assert len(np.unique(heard)) > 100
 
 
-@given(cuts=st.lists(st.integers(0, 4000), max_size=8), rest=st.integers(0, 600))
+def talk(level=1.0, pause_s=3.0):
+    """Real speech at a level, and silence behind it."""
+    voice = read_audio(next(iter(sorted(LIBRIVOX.glob("*.flac")))))[: 4 * SAMPLE_RATE]
+    silence = np.zeros(round(pause_s * SAMPLE_RATE), np.float32)
+    return np.concatenate([voice * np.float32(level / np.abs(voice).max()), silence])
+
+
+def silero(audio):
+    """Probabilities of the package's own code, which remembers all that it heard."""
+    from silero_vad import load_silero_vad
+
+    return np.asarray(load_silero_vad(sequence=True).audio_forward(audio))
+
+
+def test_a_quiet_second_behind_speech_makes_it_listen_anew(vad):
+    audio = np.concatenate([talk(), talk(level=0.02), talk(level=0.5)])
+    heard, all_remembered = vad.stream().feed(audio), silero(audio)
+    whole = heard[: len(heard) // SECOND * SECOND].reshape(-1, SECOND).max(1)
+    spoken = int(np.argmax(whole >= SPOKEN))
+    anew = SECOND * (1 + spoken + int(np.argmax(whole[spoken:] < QUIET)))
+    assert 4 * SAMPLE_RATE < anew * FRAME < 7 * SAMPLE_RATE
+    assert np.array_equal(heard[:anew], all_remembered[:anew])
+    assert not np.array_equal(heard[anew : anew + SECOND], all_remembered[anew : anew + SECOND])
+    assert np.array_equal(heard[anew:], vad.stream().feed(audio[anew * FRAME :]))
+
+
+def test_music_without_a_voice_is_never_listened_to_anew(vad):
+    """A fresh network takes the first note that it hears for a voice, now and then."""
+    t = np.arange(60 * SAMPLE_RATE) / SAMPLE_RATE
+    pitch = 220 * 2 ** (np.floor(4 * t) % 12 / 12)
+    notes = np.sin(2 * np.pi * pitch * t) * np.exp(-3 * (t % 0.25))
+    audio = (0.03 * notes).astype(np.float32)
+    heard = vad.stream().feed(audio)
+    assert np.array_equal(heard, silero(audio)[: len(heard)])
+    assert heard.max() < SPOKEN
+
+
+@pytest.mark.parametrize("audio", [murmur(seconds=1), talk()], ids=["murmur", "talk"])
+@given(cuts=st.lists(st.integers(0, 7 * SAMPLE_RATE), max_size=8), rest=st.integers(0, 600))
 @settings(deadline=None, max_examples=30)
-def test_any_blocks_give_the_same_probabilities(vad, cuts, rest):
-    audio = murmur(seconds=1)[: 8000 + rest]
+def test_any_blocks_give_the_same_probabilities(vad, audio, cuts, rest):
+    audio = audio[: len(audio) - rest]
     whole, stream = vad.stream(), vad.stream()
     expected = np.concatenate([whole.feed(audio), whole.finish()])
     blocks = np.split(audio, sorted(min(cut, len(audio)) for cut in cuts))

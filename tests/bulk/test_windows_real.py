@@ -45,7 +45,8 @@ def test_real_speech_is_found_between_silence_and_noise(vad):
 
     windows = Windows(np.split(audio, range(0, len(audio), 7777)), vad, WindowSettings())
     pieces = [piece for window in windows for piece in window.pieces]
-    margin = SAMPLE_RATE  # padding, half of the pause that is kept, and what the VAD is off by
+    # Padding, half of the pause that is kept, and what the VAD is off by.
+    margin = round((0.2 + WindowSettings().join_gap_s / 2 + 0.3) * SAMPLE_RATE)
     found = 0
     for start, end in spans:
         inside = [p for p in pieces if p.start >= start - margin and p.end <= end + margin]

@@ -65,11 +65,10 @@ def add_benches(parser: argparse.ArgumentParser) -> Any:
     texts.add_argument("folders", nargs="+", metavar="FOLDER", help="OUTPUT/texts/DOMAIN-HASH")
     texts.add_argument("--model", default=OnDomain().model, help="sentence embedder")
     texts.set_defaults(handler=_texts)
-    text = (
-        "an hour in one recording: speed, WER and times, beside faster-whisper's batched pipeline"
-    )
+    text = "long recordings: speed, WER and times, beside faster-whisper's batched pipeline"
     longform = benches.add_parser("longform", parents=[common], help=text, description=text)
-    longform.add_argument("--minutes", type=float, default=60.0)
+    longform.add_argument("--minutes", type=float, default=60.0, help="of a recording (60)")
+    longform.add_argument("--recordings", type=_count, default=1, help="of other clips each (1)")
     longform.add_argument("--precision", default="float32,bfloat16", help="by commas")
     longform.add_argument("--no-peers", action="store_true", help="without faster-whisper")
     longform.set_defaults(handler=_longform)
@@ -147,6 +146,7 @@ def _longform(arguments: argparse.Namespace) -> int:
         texts,
         dict(arguments.adapters),
         minutes=arguments.minutes,
+        recordings=arguments.recordings,
         precisions=arguments.precision.split(","),
         batch=arguments.batch,
         rounds=arguments.rounds,

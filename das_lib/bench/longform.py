@@ -1,4 +1,4 @@
-"""`das bench longform`: an hour in one recording, its clips one by one, and faster-whisper.
+"""`das bench longform`: clips in long recordings, the same one by one, and faster-whisper.
 
 Clips are joined with silence and faint noise between them: where each is spoken is known. Speed is
 compared as faster-whisper works by default, without word times; a second run with them says where
@@ -37,8 +37,9 @@ BLOCK = 30 * SAMPLE_RATE
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """A clip in the long recording."""
+    """A clip in a long recording."""
 
+    clip: int
     text: str
     audio: Audio
     start_s: float
@@ -49,22 +50,34 @@ class Spoken:
         return self.start_s + len(self.audio) / SAMPLE_RATE
 
 
-def join(
-    clips: Sequence[Audio], texts: Sequence[str], minutes: float
-) -> tuple[Audio, list[Spoken]]:
-    """Clips in turn, with pauses, until the recording is as long; shape [samples]."""
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Clips in turn, with pauses; ``audio`` has shape [samples]."""
+
+    audio: Audio
+    spoken: list[Spoken]
+
+    @property
+    def text(self) -> str:
+        """What is said in it."""
+        return " ".join(s.text for s in self.spoken)
+
+
+def join(clips: Sequence[Audio], texts: Sequence[str], minutes: float, first: int = 0) -> Recording:
+    """A recording of that length at least, of the clips from ``first`` on, round and round."""
     noise = np.random.default_rng(0)
     parts: list[Audio] = []
     spoken: list[Spoken] = []
-    length, wanted = 0, minutes * 60 * SAMPLE_RATE
-    for i, (audio, text) in enumerate(itertools.cycle(zip(clips, texts, strict=True))):
-        if length >= wanted:
+    length = 0
+    for i in itertools.count():
+        if length >= minutes * 60 * SAMPLE_RATE:
             break
+        clip = (first + i) % len(clips)
         pause = noise.standard_normal(round(PAUSES_S[i % len(PAUSES_S)] * SAMPLE_RATE))
-        parts += [audio, (pause * NOISE * (i % 2)).astype(np.float32)]
-        spoken.append(Spoken(text, audio, length / SAMPLE_RATE))
-        length += len(audio) + len(pause)
-    return np.concatenate(parts), spoken
+        parts += [clips[clip], (pause * NOISE * (i % 2)).astype(np.float32)]
+        spoken.append(Spoken(clip, texts[clip], clips[clip], length / SAMPLE_RATE))
+        length += len(clips[clip]) + len(pause)
+    return Recording(np.concatenate(parts), spoken)
 
 
 def bench_longform(
@@ -74,6 +87,7 @@ def bench_longform(
     adapters: Mapping[str, Path],
     *,
     minutes: float,
+    recordings: int,
     precisions: Sequence[Precision],
     batch: int,
     rounds: int,
@@ -81,11 +95,15 @@ def bench_longform(
     peers: bool,
 ) -> None:
     """Measure and publish a row for each engine, precision and number of adapters."""
-    audio, spoken = join(clips, texts, minutes)
+    made: list[Recording] = []
+    for _ in range(recordings):
+        first = made[-1].spoken[-1].clip + 1 if made else 0
+        made.append(join(clips, texts, minutes, first))
+    total_s = sum(len(one.audio) for one in made) / SAMPLE_RATE
     vad = Vad.from_package()
     subjects: dict[str, Any] = {}
     rows: dict[str, dict[str, Any]] = {}
-    heard: dict[str, Heard] = {}
+    heard: dict[str, list[Heard]] = {}
     places: dict[str, str] = {}
     """The row that says what a run with word times found."""
     for precision, k in itertools.product(precisions, sorted({0, len(adapters)})):
@@ -98,45 +116,46 @@ def bench_longform(
         def run(name: str, word_times: bool, transcriber: Any, strategy: Any) -> None:
             settings = HearSettings(word_times=word_times)
             options = {"settings": settings, "vad": vad, "batch_size": batch}
-            [heard[name]] = hear_locally({name: blocks(audio)}, transcriber, strategy, **options)
+            audio = {str(i): blocks(one.audio) for i, one in enumerate(made)}
+            heard[name] = hear_locally(audio, transcriber, strategy, **options)
 
         places[f"{name} word times"] = name
         for each, word_times in ((name, False), (f"{name} word times", True)):
             subjects[each] = partial(run, each, word_times, transcriber, strategy)
-        once = clips[: len(spoken)]  # as they were joined, each once
-        alone = transcriber.transcribe(once, {"das": strategy})
-        pairs = [
-            (s.text, found["das"].text)
-            for s, found in zip(spoken, itertools.cycle(alone))
-            if isinstance(found, dict)
-        ]
+        spoken = [one for recording in made for one in recording.spoken]
+        used = sorted({one.clip for one in spoken})
+        alone = transcriber.transcribe([clips[i] for i in used], {"das": strategy})
+        found = {
+            clip: answer["das"].text
+            for clip, answer in zip(used, alone, strict=True)
+            if isinstance(answer, dict)
+        }
+        pairs = [(one.text, found[one.clip]) for one in spoken if one.clip in found]
         rows[name] = {"engine": "das", "k": k, "dtype": precision, "wer_clips": _wer(pairs)}
     name = "vad"
-    subjects[name] = lambda: [*Windows(blocks(audio), vad, WindowSettings())]
+    subjects[name] = lambda: [[*Windows(blocks(one.audio), vad, WindowSettings())] for one in made]
     rows[name] = {"engine": "windows alone"}
     with tempfile.TemporaryDirectory() as folder:
         if peers:
             for dtype in ("float32", "int8"):
                 name = f"faster-whisper {dtype}"
-                subjects[name] = _batched(model_folder, Path(folder), audio, dtype, threads, batch)
+                subjects[name] = _batched(model_folder, Path(folder), made, dtype, threads, batch)
                 rows[name] = {"engine": "faster-whisper batched", "k": 0, "dtype": dtype}
         seconds = measure(subjects, rounds=rounds, warmup=0)
-    reference = " ".join(s.text for s in spoken)
     for name, times in seconds.items():
-        speed = len(audio) / SAMPLE_RATE / statistics.median(times)
+        speed = total_s / statistics.median(times)
         if name in places:
-            row = rows[places[name]]
-            row |= {"rtfx_word_times": speed, **placement(spoken, heard[name])}
+            rows[places[name]] |= {"rtfx_word_times": speed, **_placement(made, heard[name])}
             continue
-        rows[name] |= {
-            "minutes": len(audio) / SAMPLE_RATE / 60,
-            "rtfx": speed,
-            "spread": spread(times),
-        }
-        if name in heard:
-            rows[name]["wer"] = _wer([(reference, heard[name].transcript.text)])
-        elif name != "vad":
-            rows[name]["wer"] = _wer([(reference, subjects[name].text)])
+        rows[name] |= {"minutes": total_s / 60, "rtfx": speed, "spread": spread(times)}
+        if name != "vad":
+            texts = (
+                [one.transcript.text for one in heard[name]]
+                if name in heard
+                else subjects[name].texts
+            )
+            pairs = [(one.text, text) for one, text in zip(made, texts, strict=True)]
+            rows[name]["wer"] = _wer(pairs)
     _compare(rows)
     publish("longform", list(rows.values()), ["ratio: this row's speed over faster-whisper's."])
 
@@ -144,6 +163,14 @@ def bench_longform(
 def blocks(audio: Audio) -> Iterator[Audio]:
     """A recording as a decoder gives it."""
     return (audio[at : at + BLOCK] for at in range(0, len(audio), BLOCK))
+
+
+def _placement(made: Sequence[Recording], heard: Sequence[Heard]) -> dict[str, Any]:
+    found = [placement(one.spoken, its) for one, its in zip(made, heard, strict=True)]
+    return {
+        "lost_clips": sum(one["lost_clips"] for one in found),
+        "words_in_place": statistics.fmean(one["words_in_place"] for one in found),
+    }
 
 
 def placement(spoken: Sequence[Spoken], heard: Heard) -> dict[str, Any]:
@@ -180,20 +207,30 @@ class _batched:  # noqa: N801 - a subject, called like a function
     """faster-whisper's batched pipeline, greedy, without a second look."""
 
     def __init__(
-        self, model: Path, folder: Path, audio: Audio, dtype: str, threads: int, batch: int
+        self,
+        model: Path,
+        folder: Path,
+        recordings: Sequence[Recording],
+        dtype: str,
+        threads: int,
+        batch: int,
     ) -> None:
         from faster_whisper import BatchedInferencePipeline
 
         self._pipeline = BatchedInferencePipeline(
             faster_whisper_model(model, folder, dtype, threads)
         )
-        self._audio, self._batch, self.text = audio, batch, ""
+        self._recordings, self._batch = recordings, batch
+        self.texts: list[str] = []
 
     def __call__(self) -> None:
+        self.texts = [self._text(one.audio) for one in self._recordings]
+
+    def _text(self, audio: Audio) -> str:
         segments, _ = self._pipeline.transcribe(
-            self._audio, language="en", batch_size=self._batch, beam_size=1, temperature=0.0
+            audio, language="en", batch_size=self._batch, beam_size=1, temperature=0.0
         )
-        self.text = " ".join(segment.text for segment in segments)
+        return " ".join(segment.text for segment in segments)
 
 
 def _wer(pairs: Sequence[tuple[str, str]]) -> float | None:

@@ -16,7 +16,8 @@ TEXTS = ["Red blue.", "Green white black!"]
 @pytest.fixture
 def joined():
     clips = [np.full(SAMPLE_RATE, 0.5, np.float32), np.full(2 * SAMPLE_RATE, -0.5, np.float32)]
-    return join(clips, TEXTS, minutes=0.15)
+    recording = join(clips, TEXTS, minutes=0.15)
+    return recording.audio, recording.spoken
 
 
 def test_clips_follow_each_other_with_pauses_until_it_is_long_enough(joined):
@@ -27,6 +28,14 @@ def test_clips_follow_each_other_with_pauses_until_it_is_long_enough(joined):
         start, end = (round(t * SAMPLE_RATE) for t in (s.start_s, s.end_s))
         np.testing.assert_array_equal(audio[start:end], s.audio)
         assert np.abs(audio[end : end + 1000]).max() < 0.02
+
+
+def test_a_recording_begins_with_any_clip():
+    clips = [np.full(SAMPLE_RATE, 0.5, np.float32), np.full(2 * SAMPLE_RATE, -0.5, np.float32)]
+    recording = join(clips, TEXTS, minutes=0.1, first=1)
+    assert [s.clip for s in recording.spoken] == [1, 0, 1]
+    assert recording.text == f"{TEXTS[1]} {TEXTS[0]} {TEXTS[1]}"
+    assert recording.audio[0] == -0.5
 
 
 def heard(*words):

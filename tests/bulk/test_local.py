@@ -87,15 +87,20 @@ def test_what_the_engine_raises_is_raised_and_nobody_waits(failure, fails_at):
 def test_a_long_recording_is_heard_as_well_as_its_clips():
     manifest = SHARED / "librispeech_clean" / "manifest.jsonl"
     clips, texts = zip(*read_utterances(manifest, 30), strict=True)
-    audio, spoken = join(clips, texts, MINUTES)
+    recording = join(clips, texts, MINUTES)
+    spoken = recording.spoken
     transcriber = Transcriber.from_pretrained(resolve_model("openai/whisper-base"), language="en")
     alone = transcriber.transcribe([s.audio for s in spoken], {"base": Fixed(0)})
     one_by_one = corpus_wer([(s.text, r["base"].text) for s, r in zip(spoken, alone, strict=True)])
     settings = HearSettings(word_times=True)
     [heard] = hear_locally(
-        {"long": blocks(audio)}, transcriber, Fixed(0), settings=settings, vad=Vad.from_package()
+        {"long": blocks(recording.audio)},
+        transcriber,
+        Fixed(0),
+        settings=settings,
+        vad=Vad.from_package(),
     )
-    long = corpus_wer([(" ".join(s.text for s in spoken), heard.transcript.text)])
+    long = corpus_wer([(recording.text, heard.transcript.text)])
     assert long.wer <= one_by_one.wer + 0.005
     found = placement(spoken, heard)
     assert found["lost_clips"] == 0

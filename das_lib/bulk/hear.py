@@ -26,6 +26,8 @@ from das_lib.speech.audio import SAMPLE_RATE, Audio, AudioError
 
 LONG_S = 10.0
 """Longer windows are aligned: only in them does Whisper skip speech, and subtitles need cuts."""
+LISTENS = 3
+"""How often any part of a window is heard at the most: as a whole, in a hole, in a hole of that."""
 HOLE = "hole"
 """Counts windows of which a part was heard again, see `das_lib.bulk.holes`."""
 
@@ -156,7 +158,7 @@ def needs_times(window: Window) -> bool:
 
 async def _listen(window: Window, ask: Ask, settings: HearSettings) -> _Listened:
     times = settings.word_times or needs_times(window)
-    answer, decodes = await _whole(window, ask, settings.guards, times=times)
+    answer, decodes = await _whole(window, ask, settings.guards, times=times, listens=LISTENS)
     return _Listened(
         replace(window, audio=window.audio[:0].copy()),
         answer,
@@ -167,19 +169,18 @@ async def _listen(window: Window, ask: Ask, settings: HearSettings) -> _Listened
 
 
 async def _whole(
-    window: Window, ask: Ask, guards: GuardSettings, *, times: bool
+    window: Window, ask: Ask, guards: GuardSettings, *, times: bool, listens: int
 ) -> tuple[Answer, list[Answer]]:
-    """What is heard in a window, its holes filled, and every answer that it took.
-
-    What is heard in a hole may have holes too; each is a second shorter than what it is in.
-    """
+    """What is heard in a window, its holes filled, and every answer that it took."""
     answer = await _asked(ask, window, times)
-    holes = find_holes(window, answer) if times else []
+    holes = find_holes(window, answer) if times and listens > 1 else []
     if not holes:
         return answer, [answer]
     async with together() as tasks:
         again = [
-            tasks.create_task(_whole(hole.window(window), ask, guards, times=True))
+            tasks.create_task(
+                _whole(hole.window(window), ask, guards, times=True, listens=listens - 1)
+            )
             for hole in holes
         ]
     heard = [task.result() for task in again]

@@ -110,12 +110,12 @@ def find_holes(window: Window, answer: Answer) -> list[Hole]:
 def _leaves_out(
     speech: Sequence[tuple[float, float]], start_s: float, end_s: float, text: str = ""
 ) -> bool:
-    """Whether that much speech stands for more than the word, or than nothing.
+    """Whether the speech in a stretch stands for more than the word, or than nothing.
 
-    It does if it is too much, or if it goes over a pause and there is a sentence on one side: a
-    word is said on the other.
+    It does if it is too much for a word, or if there is a pause in it and a sentence on one side:
+    the word is on the other.
     """
-    inside = [(start, end) for start, end in speech if start < end_s and end > start_s]
+    inside = _in(speech, start_s, end_s)
     spoken_s = sum(min(end, end_s) - max(start, start_s) for start, end in inside)
     slowest_s = _slowest_s(text)
     longest_s = max(
@@ -126,12 +126,18 @@ def _leaves_out(
     )
 
 
+def _in(
+    speech: Sequence[tuple[float, float]], start_s: float, end_s: float
+) -> list[tuple[float, float]]:
+    return [(start, end) for start, end in speech if start < end_s and end > start_s]
+
+
 def _between_pauses(hole: Hole, speech: Sequence[tuple[float, float]]) -> Hole:
     """The hole without the end of what was said before it, and the beginning of what was after.
 
     A stretched word begins where it was said, and that is before the pause.
     """
-    inside = [(start, end) for start, end in speech if start < hole.end_s and end > hole.start_s]
+    inside = _in(speech, hole.start_s, hole.end_s)
     start_s, end_s = hole.start_s, hole.end_s
     if len(inside) > 1 and inside[0][0] < start_s and inside[0][1] - start_s <= SHORTEST_S:
         start_s = (inside[0][1] + inside[1][0]) / 2

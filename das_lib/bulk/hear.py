@@ -26,8 +26,9 @@ from das_lib.speech.audio import SAMPLE_RATE, Audio, AudioError
 
 LONG_S = 10.0
 """Longer windows are aligned: only in them does Whisper skip speech, and subtitles need cuts."""
-LISTENS = 3
-"""How often any part of a window is heard at the most: as a whole, in a hole, in a hole of that."""
+LISTENS = 4
+"""How often any part of a window is heard at the most: as a whole, in a hole, in a hole of that.
+Of three sentences that were skipped at once, the last may need them all."""
 HOLE = "hole"
 """Counts windows of which a part was heard again, see `das_lib.bulk.holes`."""
 

@@ -72,8 +72,7 @@ class VadStream:
         self._session = session
         self._kept = np.zeros(CONTEXT, np.float32)  # context, then samples short of a frame
         self._forget()
-        self._second: list[Probabilities] = []
-        self._left = SECOND  # frames of this second that are still to come
+        self._left, self._highest = SECOND, 0.0  # frames to come of this second, and its maximum
 
     def feed(self, audio: Audio) -> Probabilities:
         """Probability of speech in each whole frame, shape [frames]; the rest waits.
@@ -101,14 +100,13 @@ class VadStream:
         inputs = {"input": np.ascontiguousarray(frames), "h": self._hidden, "c": self._cell}
         outputs: Any = self._session.run(["speech_probs", "hn", "cn"], inputs)
         probabilities, self._hidden, self._cell = outputs
-        self._second.append(probabilities)
         self._left -= len(probabilities)
+        self._highest = max(self._highest, float(probabilities.max()))
         if not self._left:
-            highest = max(part.max() for part in self._second)
-            self._second, self._left = [], SECOND
-            self._spoken |= highest >= SPOKEN
-            if self._spoken and highest < QUIET:
+            self._spoken |= self._highest >= SPOKEN
+            if self._spoken and self._highest < QUIET:
                 self._forget()
+            self._left, self._highest = SECOND, 0.0
         return probabilities
 
     def _forget(self) -> None:

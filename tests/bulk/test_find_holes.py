@@ -1,0 +1,116 @@
+"""Where a transcript leaves speech out."""
+
+from dataclasses import astuple
+
+import numpy as np
+import pytest
+from hole_answers import answer, paused, window
+
+from das_lib.bulk.holes import Hole, find_holes
+from das_lib.bulk.pack import Piece
+
+
+@pytest.mark.parametrize(
+    ("words", "holes"),
+    [
+        ([("Hello", 0, 2), ("there.", 2, 8.6)], [Hole(1, 2, 2, 8.6)]),
+        # Before the first word and behind the last.
+        ([("Hello", 1.6, 3), ("there.", 3, 5), ("again.", 5, 7), ("Bye.", 7, 8.6)], [(0, 0, 1.6)]),
+        ([("Hello", 1.4, 3), ("there.", 3, 5)], [Hole(2, 2, 5, 10)]),
+        # The word between two stretched ones is misplaced, two are a phrase.
+        ([("a", 0, 1), ("b", 1, 3), ("c", 3, 4), ("d", 4, 8), ("e", 8, 9)], [Hole(1, 4, 1, 8)]),
+        (
+            [("a", 0, 3), ("b", 3, 4), ("c", 4, 5), ("d", 5, 8), ("e", 8, 9)],
+            [Hole(0, 1, 0, 3), Hole(3, 4, 5, 8)],
+        ),
+        ([("Hello", 4, 5), ("there.", 5, 8), ("you.", 8, 8.6)], [Hole(0, 2, 0, 8)]),
+        ([("You.", 0, 1), ("Hello", 1, 2), ("there.", 2, 6)], [Hole(2, 3, 2, 10)]),
+        # Long words, numbers and characters that are syllables take their time.
+        ([("Unquestionably", 0, 3.1), ("2026,", 3.1, 7), ("so.", 7, 8.6)], []),
+        ([("Unquestionably", 0, 3.3), ("2026,", 3.3, 7), ("so.", 7, 8.6)], [Hole(0, 1, 0, 3.3)]),
+        ([("今天天气很好。", 0, 3.5), ("2026,", 3.5, 7), ("so.", 7, 8.6)], []),
+        ([("今天天气很好。", 0, 3.7), ("2026,", 3.7, 7), ("so.", 7, 8.6)], [Hole(0, 1, 0, 3.7)]),
+        # All of the window, or all but a second, was heard already.
+        ([("Hello", 0, 10)], []),
+        ([("Hello", 0, 9.1), ("you", 9.1, 10)], []),
+        ([("Hello", 0, 9), ("you", 9, 10)], [Hole(0, 1, 0, 9)]),
+        ([("Hello", -1, 12)], []),
+        # Outside of the window there is nothing to hear.
+        ([("a", 0, 1), ("b", 7.5, 8.9), ("c", 9.1, 13)], []),
+        (
+            [("Hello", -3, 2.5), ("and", 6, 7), ("there", 7, 8), ("you", 8, 14)],
+            [Hole(0, 1, 0, 2.5), Hole(3, 4, 8, 10)],
+        ),
+        # Nobody knows where.
+        ([("Hello", None, None), ("you", 2, 8)], []),
+        ([], []),
+    ],
+)
+def test_holes_are_where_few_letters_take_long(words, holes):
+    assert find_holes(window(4, 6), answer(*words)) == [
+        hole if isinstance(hole, Hole) else Hole(hole[0], hole[1], 0, hole[2]) for hole in holes
+    ]
+
+
+@pytest.mark.parametrize(
+    ("regions", "holes"),
+    [
+        # A pause on both sides: the hole is what lies between them.
+        ([(0, 2.8), (3.2, 6), (6.4, 10)], [Hole(1, 2, 3, 6.2, 1, 0.8)]),
+        ([(-4, -1), (0, 2.8), (3.2, 4), (4.5, 6), (6.4, 10)], [Hole(1, 2, 3, 6.2, 1, 0.8)]),
+        # Nothing of what was said before it or after it.
+        ([(0, 1.9), (2.2, 6.8), (7.2, 10)], [Hole(1, 2, 2, 7)]),
+        # More than a word was said before the pause, or after it.
+        ([(0, 3.2), (3.6, 6), (6.4, 10)], [Hole(1, 2, 2, 6.2, 0, 0.8)]),
+        ([(0, 2.8), (3.2, 5.5), (5.9, 10)], [Hole(1, 2, 3, 7, 1, 0)]),
+        # No pause, or nothing but pauses.
+        ([(0, 10)], [Hole(1, 2, 2, 7)]),
+        ([(0, 2.8), (3.5, 4.1), (6.8, 10)], []),
+        ([(0, 2), (7, 10)], []),
+        # Beside a word there is a sentence, or another word.
+        ([(0, 2.9), (3.1, 10)], [Hole(1, 2, 3, 7, 1, 0)]),
+        ([(0, 2.9), (6.2, 10)], []),
+    ],
+)
+def test_a_hole_begins_and_ends_in_pauses_and_there_is_none_without_speech(regions, holes):
+    heard = answer(("Hello", 0, 2), ("there.", 2, 7), ("How", 7, 8), ("are", 8, 9), ("you?", 9, 10))
+    found = find_holes(paused(*regions), heard)
+    assert [astuple(hole) for hole in found] == [pytest.approx(astuple(hole)) for hole in holes]
+
+
+@pytest.mark.parametrize(
+    ("region", "holes"),
+    [
+        ((0, 1.2), [Hole(0, 1, 0, 1.7, 0, 0.9)]),
+        ((0, 0.9), []),  # less than a second
+    ],
+)
+def test_a_word_over_a_pause_is_said_on_one_side_of_it_and_leaves_out_a_sentence_on_the_other(
+    region, holes
+):
+    heard = answer(("Today", 0, 2.6), ("is", 2.6, 4), ("colder.", 4, 6))
+    found = find_holes(paused(region, (2.2, 6), seconds=6), heard)
+    assert [astuple(hole) for hole in found] == [pytest.approx(astuple(hole)) for hole in holes]
+    # A word that takes as long as the sentence.
+    long = answer(("Yesterday,", 0, 2.6), ("it", 2.6, 4), ("rained.", 4, 6))
+    assert find_holes(paused(region, (2.2, 6), seconds=6), long) == []
+
+
+def test_no_hole_at_an_edge_without_speech():
+    heard = answer(("Hi", 3, 4), ("there.", 4, 5))
+    assert find_holes(paused((3, 5)), heard) == []
+    assert find_holes(paused((0, 1), (3, 5)), heard) == []
+    assert find_holes(paused((0, 2), (3, 5)), heard) == [Hole(0, 0, 0, 3)]
+    assert find_holes(paused((3, 5), (6, 8)), heard) == [Hole(2, 2, 5, 10)]
+
+
+def test_a_holes_window_holds_its_part_of_the_pieces():
+    whole = window(2, 3, 4)
+    hole = Hole(0, 1, 1.5, 5.5).window(whole)
+    starts = [piece.start for piece in whole.pieces]
+    assert hole.pieces == (
+        Piece(starts[0] + 24_000, starts[0] + 32_000, 0),
+        Piece(starts[1], starts[1] + 48_000, 8_000),
+        Piece(starts[2], starts[2] + 8_000, 56_000),
+    )
+    assert np.array_equal(hole.audio, whole.audio[24_000:88_000])

@@ -24,7 +24,7 @@ from das_lib.adml.checkpoint import Checkpoint
 from das_lib.adml.cpu import fused
 from das_lib.adml.cpu.fused import kernels
 from das_lib.adml.cross import LowRank, Memory, attend, project_keys
-from das_lib.adml.linear import DTYPES, Linear, Precision, pack
+from das_lib.adml.linear import Linear, Precision, activations, pack
 from das_lib.adml.norm import Norm, layer_norm
 
 SPAN = 32  # positions by which the self-attention caches grow
@@ -88,7 +88,7 @@ class Decoder:
     def __init__(self, model: Checkpoint, *, precision: Precision, device: torch.device) -> None:
         config = model.config
         self.max_length: int = config["max_target_positions"]
-        self.dtype, self.device = DTYPES[precision], device
+        self.dtype, self.device = activations(precision, device), device
         self._model = model
         self._precision: Precision = precision
         self._heads: int = config["decoder_attention_heads"]

@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from das_lib.adml.checkpoint import Checkpoint
 from das_lib.adml.cpu.fused import kernels
-from das_lib.adml.linear import DTYPES, Linear, Precision, has_amx, pack
+from das_lib.adml.linear import Linear, Precision, activations, has_amx, pack
 from das_lib.adml.norm import Norm, add_norm
 
 QUERIES = 750
@@ -32,7 +32,7 @@ class Encoder:
             return weight_D.to(device), bias_D.to(device)
 
         frames = model.config["max_source_positions"]
-        self.dtype, self.device = DTYPES[precision], device
+        self.dtype, self.device = activations(precision, device), device
         self.window = 2 * frames
         self._heads: int = model.config["encoder_attention_heads"]
         self._convolutions = [

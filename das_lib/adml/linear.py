@@ -1,9 +1,9 @@
 """Projections with weights packed once: the same product as `F.linear`, two to five times faster.
 
-On a CPU most of a decoding step is reading weights. For few rows in float32 a kernel of `cpu` reads
-them as a stream, and asks for what comes next while it still multiplies: a few rows cost little
-more than one. Else oneDNN reads them in a layout of its own; told of it in advance, it need not
-bring them into that layout on every call.
+On a CPU most of a decoding step is reading weights. For few rows a kernel of `cpu` reads them as a
+stream, float32 or bfloat16, and asks for what comes next while it still multiplies: a few rows cost
+little more than one. Else oneDNN reads them in a layout of its own; told of it in advance, it need
+not bring them into that layout on every call.
 
 Shape suffixes: M rows, I input width, O output width.
 """
@@ -16,15 +16,21 @@ import torch.nn.functional as F  # noqa: N812
 from das_lib.adml.cpu.fused import kernels
 from das_lib.errors import DasError
 
-Precision = Literal["float32", "bfloat16", "float16", "int8"]
+Precision = Literal["float32", "bfloat16", "bfloat16-all", "float16", "int8"]
 
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "int8": torch.float32,
-}
-"""What activations are kept in at each precision; int8 is the weights' alone."""
+
+def activations(precision: Precision, device: torch.device) -> torch.dtype:
+    """What activations are kept in.
+
+    On a CPU, ``bfloat16`` is of the weights that each pass of the decoder reads: that they are half
+    as much is its gain. What rounding activations and the encoder would add changes tokens; that is
+    ``bfloat16-all``. A GPU rounds both.
+    """
+    if precision == "float16":
+        return torch.float16
+    if precision == "bfloat16-all" or (precision == "bfloat16" and device.type != "cpu"):
+        return torch.bfloat16
+    return torch.float32
 
 
 class Linear(Protocol):
@@ -62,14 +68,17 @@ def pack(
         scale_O = (weight_OI.abs().amax(1).double() / 127).clamp_min(1e-12)
         zero_O = torch.zeros(len(scale_O), dtype=torch.int64)
         return _Int8(torch.quantize_per_channel(weight_OI, scale_O, zero_O, 0, torch.qint8), bias_O)
-    dtype = DTYPES[precision]
-    native = kernels(weight_OI) if precision == "float32" and device.type == "cpu" else None
+    dtype = activations(precision, device)
+    if precision == "bfloat16" and rows is None:
+        weight_OI = weight_OI.bfloat16()
+    native = kernels(bias_O) if device.type == "cpu" and dtype == torch.float32 else None
     if native is not None and rows is None:
         return _Streamed(native.pack(weight_OI), bias_O.contiguous())
+    weight_OI = weight_OI.to(dtype)
     if device.type == "cpu" and has_onednn(dtype):
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight_OI.to(dtype).contiguous(), rows)
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight_OI.contiguous(), rows)
         return _Packed(packed, bias_O)  # float32 at every precision, as the sums are
-    return Plain(weight_OI.to(device, dtype), bias_O.to(device, dtype))
+    return Plain(weight_OI.to(device), bias_O.to(device, dtype))
 
 
 def project(x: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
@@ -86,7 +95,8 @@ def check_precision(precision: str, device: torch.device) -> None:
     Raises:
         DasError: Names the precisions that it can.
     """
-    known = ("float32", "bfloat16", "int8") if device.type == "cpu" else tuple(DTYPES)[:3]
+    known = ("float32", "bfloat16")
+    known += ("bfloat16-all", "int8") if device.type == "cpu" else ("float16",)
     if precision not in known:
         raise DasError(
             f"precision is {precision!r}, on {device.type} it must be one of {', '.join(known)}"
@@ -140,7 +150,7 @@ class _Streamed:
 
     def __init__(self, packed: torch.Tensor, bias_O: torch.Tensor) -> None:
         self.packed, self.bias_O = packed, bias_O
-        native = kernels(packed)
+        native = kernels(bias_O)
         assert native is not None, "they are packed where the kernel runs"
         self.apply = native.linear
 

@@ -239,7 +239,7 @@ def _wer(pairs: Sequence[tuple[str, str]]) -> float | None:
 
 
 def _compare(rows: Mapping[str, dict[str, Any]]) -> None:
-    for name, peer in (("float32", "float32"), ("bfloat16", "int8")):
+    for name, peer in (("float32", "float32"), ("bfloat16", "int8"), ("bfloat16-all", "int8")):
         against = rows.get(f"faster-whisper {peer}")
         for row in rows.values():
             if against and row["engine"] == "das" and row["dtype"] == name:

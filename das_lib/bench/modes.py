@@ -16,6 +16,7 @@ EXACT = "float32"
 MODES: dict[str, dict[str, Any]] = {
     EXACT: {},
     "bfloat16": {"precision": "bfloat16"},
+    "bfloat16-all": {"precision": "bfloat16-all"},
     "int8": {"precision": "int8"},
     "lookahead: 6": {"lookahead": 6},  # where utterances are decoded alone: --batch 1
     "window: clip + 2 s": {"margin_s": 2.0},

@@ -8,7 +8,7 @@ choices back ends in the same sequence.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ import jiwer
 import numpy as np
 import torch
 
-from das_lib.adml import AdapterBank, Adml, Engine, Fixed, Result, Transcriber
-from das_lib.adml.checkpoint import read_checkpoint
+from das_lib.adml import Adml, Fixed, Result, Transcriber
 from das_lib.bench.prescribed import Prescribed
 from das_lib.bench.timing import publish
 from das_lib.errors import Reject
@@ -89,7 +88,8 @@ def bench_parity(
     rows: list[dict[str, Any]] = []
     branches = Branches.load(model_folder, adapters)
     exact: list[Result] = []
-    for precision in ("float32", "bfloat16"):
+    precisions = ("float32", "bfloat16", "bfloat16-all")
+    for precision in precisions if device == "cpu" else precisions[:2]:
         engine = Transcriber.from_pretrained(
             model_folder, adapters, precision=precision, language="en", device=device
         )
@@ -120,19 +120,6 @@ def bench_parity(
                 "wer_das": wer(references, [r.text for r in das]),
             }
         )
-    tokens = [result.tokens for result in exact]
-    rows.append(
-        {
-            "what": "das with weights rounded to bfloat16, against float32",
-            "dtype": "float32",
-            "device": device,
-            "utterances": len(exact),
-            "tokens": sum(map(len, tokens)),
-            "choices_equal": same_choices(
-                with_rounded_weights(model_folder, adapters, device), clips, tokens, tau=tau
-            ),
-        }
-    )
     for row in rows:
         row["agreement"] = row["choices_equal"] / row["tokens"]
     rows.append(
@@ -146,24 +133,8 @@ def bench_parity(
     notes = [
         "token_edits: substitutions, deletions and insertions between transcripts.",
         "choices_equal, agreement: the same token chosen behind the same prefix.",
-        "weights rounded: what no arithmetic on weights in bfloat16 can undo.",
     ]
     publish("parity", rows, notes)
-
-
-def with_rounded_weights(
-    model_folder: Path, adapters: Mapping[str, Path], device: str
-) -> Transcriber:
-    """An engine in float32 for the weights that one in bfloat16 multiplies with; exact adapters."""
-    model = read_checkpoint(model_folder)
-    tensors = {
-        name: weight.bfloat16().float() if weight.ndim > 1 and "embed" not in name else weight
-        for name, weight in model.tensors.items()
-    }
-    found = Transcriber.from_pretrained(model_folder, language="en", device=device)
-    bank = AdapterBank.load(model_folder, adapters)
-    found.engine = Engine(replace(model, tensors=tensors), bank, language="en", device=device)
-    return found
 
 
 @torch.inference_mode()

@@ -31,7 +31,7 @@ def bench_peers(
         adapters = write_adapters(folder / "adapters", read_checkpoint(model_folder).config, 3)
         das: dict[str, Subject] = {
             f"das {precision}": _das(model_folder, audio, precision, batch)
-            for precision in ("float32", "bfloat16")
+            for precision in ("float32", "bfloat16", "bfloat16-all")
         }
         das["das k=3 float32"] = _das(model_folder, audio, "float32", batch, adapters)
         peers: dict[str, tuple[str, Subject]] = {

@@ -145,11 +145,13 @@ class Config(Section):
                 f"decode.beams={self.decode.beams} with adml.strategy={self.adml.strategy}: a beam "
                 "is extended by one branch, not a mean; set beams to 1 or choose another strategy"
             )
-        gpus, elsewhere = self.serve.pool.num_gpus, {"int8": True, "float16": False}
+        gpus = self.serve.pool.num_gpus
+        elsewhere = {"bfloat16-all": True, "int8": True, "float16": False}
         if elsewhere.get(self.decode.precision) is (gpus > 0):
             raise ValueError(
-                f"decode.precision={self.decode.precision} with serve.pool.num_gpus={gpus:g}: int8 "
-                "is for CPUs and float16 for GPUs; choose float32 or bfloat16, which run on both"
+                f"decode.precision={self.decode.precision} with serve.pool.num_gpus={gpus:g}: "
+                "bfloat16-all and int8 are for CPUs, float16 is for GPUs; choose float32 or "
+                "bfloat16, which run on both"
             )
         if self.text.min_words > self.text.max_words:
             raise ValueError(

@@ -102,9 +102,12 @@ CPU = torch.device("cpu")
 # Outputs below, at and above those of a tile, and with a rest; rows of one tile, some, and many.
 @pytest.mark.parametrize("outputs", [3, 64, 100, 333])
 @pytest.mark.parametrize("rows", [1, 5, 26, 130])
-def test_projections_of_few_rows_equal_torch(outputs, rows, threads, monkeypatch):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_projections_of_few_rows_equal_torch(outputs, rows, precision, threads, monkeypatch):
     weight_OI, bias_O, x = draw(outputs, 72), draw(outputs), draw(2, 72, rows).transpose(1, 2)
-    linear = pack(weight_OI, bias_O, precision="float32", device=CPU)
+    linear = pack(weight_OI, bias_O, precision=precision, device=CPU)
+    if precision == "bfloat16":
+        weight_OI = weight_OI.bfloat16().float()
     want = F.linear(x.double(), weight_OI.double(), bias_O.double())
     torch.testing.assert_close(linear(x), want.float(), atol=2e-5, rtol=1e-5)
     torch.testing.assert_close(linear(x, gelu=True), F.gelu(want).float(), atol=2e-5, rtol=1e-5)
@@ -112,7 +115,7 @@ def test_projections_of_few_rows_equal_torch(outputs, rows, threads, monkeypatch
     torch.testing.assert_close(other(x), (want - bias_O).float(), atol=2e-5, rtol=1e-5)
     monkeypatch.setattr(fused, "load", lambda: None)
     torch.testing.assert_close(
-        pack(weight_OI, bias_O, precision="float32", device=CPU)(x), linear(x)
+        pack(weight_OI, bias_O, precision=precision, device=CPU)(x), linear(x)
     )
 
 

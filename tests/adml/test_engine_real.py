@@ -7,6 +7,7 @@ from adml_helpers import ALL_SITES, ATTENTION_QV, Loop, prompt, random_adapter, 
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from das_lib.adml import Adml, Fixed, Transcriber
+from das_lib.bench.parity import same_choices
 from das_lib.doubt import NO_SPEECH_PROB
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -65,3 +66,19 @@ def test_adml_on_real_speech_agrees_with_separate_full_passes(tmp_path, whisper_
         chosen |= set(row["das"].branch)
     assert len(chosen) > 2
     assert any(row["a0"].tokens != row[f"a{i}"].tokens for row in rows for i in (1, 2, 3))
+
+
+def test_weights_in_bfloat16_choose_the_same_tokens(tmp_path, whisper_base, speech):
+    adapter = random_adapter(tmp_path / "a", whisper_base, size=0.006, target_modules=ATTENTION_QV)
+    audio = sorted(read_set(speech / "voices_dev", 30), key=len)[:12]
+    options = {"language": "en", "max_new_tokens": 40}
+    exact, half = (
+        Transcriber.from_pretrained(whisper_base, {"a": adapter}, precision=precision, **options)
+        for precision in ("float32", "bfloat16")
+    )
+    wanted = [row["das"].tokens for row in exact.transcribe(audio, {"das": Adml()})]
+    count = sum(map(len, wanted))
+    assert count > 80
+    assert same_choices(exact, audio, wanted, tau=0.025) == count
+    # Where two tokens are nearly as likely; over thousands it is one of a thousand at the most.
+    assert same_choices(half, audio, wanted, tau=0.025) >= count - 1

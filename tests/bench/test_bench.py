@@ -11,9 +11,8 @@ import torch
 from adml_helpers import clips, random_adapter
 
 from das_lib.adml import Adml, Transcriber
-from das_lib.adml.checkpoint import read_checkpoint
 from das_lib.bench.__main__ import main
-from das_lib.bench.parity import Branches, edits, same_choices, with_rounded_weights
+from das_lib.bench.parity import Branches, edits, same_choices
 from das_lib.bench.train import EncodingData, speech_table
 from das_lib.testing import tiny_whisper
 from das_lib.train.data import FeatureData
@@ -73,25 +72,16 @@ def test_parity_finds_every_token_of_the_engine_in_the_stock_models(monkeypatch,
     options = [f"--adapter=a{i}={folder}" for i, folder in enumerate(adapters)]
     status, value, _ = run(monkeypatch, capsys, material, "parity", "--utterances", "3", *options)
     assert status == 0
-    exact, half, rounded, stock = value["rows"]
+    exact, weights, half, stock = value["rows"]
     assert exact["utterances_equal"] == exact["utterances"] == 3
     assert exact["tokens"] > 10
     assert (exact["token_edits"], exact["agreement"]) == (0, 1)
     assert exact["choices_equal"] == exact["tokens"] > 0
-    assert half["tokens"] == exact["tokens"]
+    assert [row["dtype"] for row in (weights, half)] == ["bfloat16", "bfloat16-all"]
+    assert half["tokens"] == weights["tokens"] == exact["tokens"]
     assert half["agreement"] <= 1
-    assert rounded["tokens"] == exact["tokens"]
-    assert 0.5 < rounded["agreement"] <= 1
+    assert 0.5 < weights["agreement"] <= 1
     assert stock["wer_base"] == exact["wer_base"]
-
-
-def test_rounded_weights_are_those_that_bfloat16_holds(material):
-    tiny, _, _ = material
-    rounded, exact = with_rounded_weights(tiny, {}, "cpu").engine._model, read_checkpoint(tiny)
-    for name in ("encoder.layers.0.fc1.weight", "decoder.layers.0.fc1.weight"):
-        assert torch.equal(rounded[name], exact[name].bfloat16().float())
-        assert not torch.equal(rounded[name], exact[name])
-    assert torch.equal(rounded["decoder.embed_tokens.weight"], exact["decoder.embed_tokens.weight"])
 
 
 def test_modes_are_measured_against_the_exact_one(monkeypatch, capsys, material):

@@ -1,8 +1,9 @@
 """Attention whose scores never leave the cache: softmax(q K^T / sqrt(E)) V, and what branches add.
 
-Queries pass a head's keys and values a block at a time. Where branches add (P Z_i) B_i to the
-values, the probabilities P of all heads of some rows stay until those have passed Z_i, which heads
-share.
+Queries pass a head's keys and values a block at a time. What is kept of probabilities are their
+exponentials; products of them are divided by the sum, which takes fewer numbers. Where branches add
+(P Z_i) B_i to the values, those of all heads of some rows stay until they have passed Z_i, which
+heads share.
 
 Shape suffixes: U memories, B rows that attend to them, H heads, M queries, E head width, S frames,
 K branches with a change, R rank, T positions of each branch.
@@ -10,6 +11,7 @@ K branches with a change, R rank, T positions of each branch.
 
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 from numba import carray
@@ -17,10 +19,13 @@ from numba import carray
 from das_lib.adml.cpu.openmp import HEAD, barrier, fields, kernel, run, thread, threads
 from das_lib.adml.cpu.products import place, product
 from das_lib.adml.cpu.rows import WIDTH, exponentiate, floats, largest
+from das_lib.adml.cpu.vectors import LANES
 
 BLOCK = 48
 """Queries whose scores are computed at once: at 1500 frames 295 KB, which a core's own cache holds
 beside what they pass."""
+SHARE = LANES
+"""Room behind each row of exponentials, for one over their sum."""
 ATTEND = fields(
     "batch heads count frames width q q_b q_h q_m k v p y y_b y_h y_m looks seen group "
     "branches positions rank z b u line"
@@ -56,7 +61,7 @@ def attend(
     frames = v_UHSE.shape[2]
     assert y_BHME.shape == q_BHME.shape, "as many answers as queries are written"
     rows = range(batch) if rows_B is None else rows_B.tolist()
-    padded = _padded(frames)
+    padded = _padded(frames) + SHARE
     looks, seen = (0, 0) if seen_BHTS is None else (seen_BHTS.shape[2], seen_BHTS.data_ptr())
     if values is None:
         group, changes = batch, (0, 0, 0, 0, 0, 0)
@@ -104,12 +109,20 @@ def _padded(count: int) -> int:
     return -(-count // WIDTH) * WIDTH
 
 
+@numba.njit(inline="always", error_model="numpy")
+def _scale(address: int, count: int, factor: int) -> None:
+    """Multiply float32 by another one; addresses."""
+    numbers, by = carray(floats(address), count), carray(floats(factor), 1)[0]
+    for i in range(count):
+        numbers[i] *= by
+
+
 @kernel
 def _attend(pointer: Any) -> None:
     t = carray(pointer, 1, ATTEND)[0]
     rows_B = carray(pointer, HEAD + t.batch, np.int64)[HEAD:]
     blocks = (t.count + BLOCK - 1) // BLOCK
-    line = t.line
+    line, padded = t.line, t.line // 4 - SHARE
     scale = np.float32(t.width**-0.5)
     for start in range(0, t.batch, t.group):
         size = min(t.group, t.batch - start)
@@ -121,7 +134,7 @@ def _attend(pointer: Any) -> None:
             p = t.p + line * (head * t.count + first if t.branches else thread() * BLOCK)
             matrix = 4 * (rows_B[b] * t.heads + h) * t.frames * t.width
             q = t.q + 4 * (b * t.q_b + h * t.q_h + first * t.q_m)
-            product(end - first, t.width, t.frames, q, 4 * t.q_m, t.k + matrix, p, line, 0, 0)
+            product(end - first, t.width, t.frames, q, 4 * t.q_m, t.k + matrix, 4, p, line, 0, 0)
             for m in range(end - first):
                 row = p + m * line
                 scores = carray(floats(row), line // 4)
@@ -130,13 +143,13 @@ def _attend(pointer: Any) -> None:
                     seen = carray(floats(t.seen + 4 * at), t.frames)
                     for s in range(t.frames):
                         seen[s] = scores[s] * scale
-                scores[t.frames :] = -np.inf  # what the row's registers hold beyond it
-                total = exponentiate(row, line // 4, largest(row, line // 4), scale)
-                share = np.float32(1) / total
-                for s in range(t.frames):
-                    scores[s] *= share
+                scores[t.frames : padded] = -np.inf  # what the row's registers hold beyond it
+                total = exponentiate(row, padded, largest(row, padded), scale)
+                scores[padded] = np.float32(1) / total
             y = t.y + 4 * (b * t.y_b + h * t.y_h + first * t.y_m)
-            product(end - first, t.frames, t.width, p, line, t.v + matrix, y, 4 * t.y_m, 0, 0)
+            product(end - first, t.frames, t.width, p, line, t.v + matrix, 4, y, 4 * t.y_m, 0, 0)
+            for m in range(end - first):
+                _scale(y + 4 * m * t.y_m, t.width, p + m * line + 4 * padded)
         if t.branches:
             barrier()
             items = size * t.branches
@@ -147,11 +160,12 @@ def _attend(pointer: Any) -> None:
                 before = t.count - (t.branches - k) * t.positions
                 for m in range(before, before + t.positions):
                     p = t.p + line * ((b - start) * t.heads * t.count + m)
-                    product(t.heads, t.frames, t.rank, p, line * t.count, z, u, step, 0, 0)
+                    product(t.heads, t.frames, t.rank, p, line * t.count, z, 4, u, step, 0, 0)
                     for h in range(t.heads):
+                        _scale(u + h * step, t.rank, p + h * line * t.count + 4 * padded)
                         change = t.b + 4 * (k * t.heads + h) * t.rank * t.width
                         y = t.y + 4 * (b * t.y_b + h * t.y_h + m * t.y_m)
-                        product(1, t.rank, t.width, u + h * step, step, change, y, 0, y, 0)
+                        product(1, t.rank, t.width, u + h * step, step, change, 4, y, 0, y, 0)
             barrier()  # the next group's probabilities take the place of these
 
 
@@ -174,11 +188,11 @@ def _self_attend(pointer: Any) -> None:
         new_v = carray(floats(values + step * t.position), t.width)
         for e in range(t.width):
             new_k[e], new_v[e] = k[e], v[e]
-        product(count, t.width, 1, keys, step, q, p, 4, 0, 0)
+        product(count, t.width, 1, keys, step, q, 4, p, 4, 0, 0)
         scores[count:] = -np.inf
         scale = np.float32(t.width**-0.5)
         total = exponentiate(p, line, largest(p, line), scale)
-        product(1, count, t.width, p, t.line, values, t.y + step * item, step, 0, 0)
+        product(1, count, t.width, p, t.line, values, 4, t.y + step * item, step, 0, 0)
         y = carray(floats(t.y + step * item), t.width)
         for e in range(t.width):
             y[e] /= total

@@ -33,7 +33,7 @@ MANY = 64
 # What the kernels are told, in this order: sizes, addresses, and steps from one entry of an axis to
 # the next, in numbers.
 MULTIPLY = fields("batch groups count inputs outputs add w x x_b x_g x_m y y_b y_g y_m")
-LINEAR = fields("count inputs outputs x x_m w bias y")
+LINEAR = fields("count inputs outputs x x_m w size bias y")
 LOW_RANK = fields("count vectors inputs rank parts a u x x_k x_m y y_k y_m")
 
 
@@ -61,7 +61,10 @@ def multiply_add(
 
 
 def pack(weight_OI: torch.Tensor) -> torch.Tensor:
-    """W^T as `linear` reads it: COLUMNS outputs of all inputs, then the next outputs."""
+    """W^T as `linear` reads it: COLUMNS outputs of all inputs, then the next outputs.
+
+    Of float32, or of bfloat16: half of it to read, and multiplied in float32.
+    """
     return torch.cat([part.t().flatten() for part in weight_OI.split(COLUMNS)])
 
 
@@ -78,7 +81,7 @@ def linear(x: torch.Tensor, packed: torch.Tensor, bias_O: torch.Tensor) -> torch
         x_MI = x_MI.contiguous()
     y = x.new_empty(*x.shape[:-1], outputs)
     task = (*x_MI.shape, outputs, x_MI.data_ptr(), x_MI.stride(0), packed.data_ptr())
-    task += (bias_O.data_ptr(), y.data_ptr())
+    task += (packed.element_size(), bias_O.data_ptr(), y.data_ptr())
     run(_linear, task, -(-outputs // COLUMNS))
     return y
 
@@ -120,6 +123,7 @@ def _tiles(
     x: int,
     x_m: int,
     w: int,
+    size: int,
     y: int,
     y_m: int,
     start: int,
@@ -127,7 +131,8 @@ def _tiles(
 ) -> None:
     """Y = S + X W: addresses, and steps from row to row in bytes.
 
-    S (``start``) may be Y itself, or one row for all, with a step of 0; at the address 0: no S.
+    A number of W has ``size`` bytes, see `tile`. S (``start``) may be Y itself, or one row for all,
+    with a step of 0; at the address 0: no S.
     """
     tall = TALL if outputs >= COLUMNS else THIN_TALL
     for first in range(0, count, MANY):
@@ -145,9 +150,9 @@ def _tiles(
                     columns = LANES
                 # Memory is read while all vectors pass these lines, and not for the first alone.
                 if o + columns < outputs:
-                    ahead = w + 4 * (i * outputs + o + columns)
+                    ahead = w + size * (i * outputs + o + columns)
                 else:
-                    ahead = w + 4 * min(i + LINES, inputs) * outputs
+                    ahead = w + size * min(i + LINES, inputs) * outputs
                 for block in range(blocks):
                     m = first + few * block // blocks
                     at = y + m * y_m + 4 * o
@@ -159,8 +164,9 @@ def _tiles(
                         columns,
                         x + m * x_m + 4 * i,
                         x_m,
-                        w + 4 * (i * outputs + o),
-                        4 * outputs,
+                        w + size * (i * outputs + o),
+                        size * outputs,
+                        size,
                         at,
                         y_m,
                         min(LINES, inputs - i),
@@ -171,7 +177,7 @@ def _tiles(
                 o += columns
 
 
-_INTEGERS = [types.int64] * 10
+_INTEGERS = [types.int64] * 11
 _compiled = compiled(_tiles, types.void(*_INTEGERS))
 # One for all kernels, each of which would compile every size of tile again.
 product = callable_by_kernels("das_product", _compiled.ctypes, types.void, *_INTEGERS)
@@ -188,7 +194,7 @@ def _multiply_add(pointer: Any) -> None:
         x = t.x + 4 * (b * t.x_b + g * t.x_g)
         y, step = t.y + 4 * (b * t.y_b + g * t.y_g), 4 * t.y_m
         start = y if t.add else 0
-        product(t.count, t.inputs, t.outputs, x, 4 * t.x_m, w, y, step, start, step)
+        product(t.count, t.inputs, t.outputs, x, 4 * t.x_m, w, 4, y, step, start, step)
 
 
 @kernel
@@ -198,8 +204,9 @@ def _linear(pointer: Any) -> None:
     for item in range(items * thread() // threads(), items * (thread() + 1) // threads()):
         o = item * COLUMNS
         columns = min(COLUMNS, t.outputs - o)
-        w, y, bias = t.w + 4 * o * t.inputs, t.y + 4 * o, t.bias + 4 * o
-        product(t.count, t.inputs, columns, t.x, 4 * t.x_m, w, y, 4 * t.outputs, bias, 0)
+        w, y, bias = t.w + t.size * o * t.inputs, t.y + 4 * o, t.bias + 4 * o
+        y_m = 4 * t.outputs
+        product(t.count, t.inputs, columns, t.x, 4 * t.x_m, w, t.size, y, y_m, bias, 0)
 
 
 @kernel
@@ -209,9 +216,9 @@ def _add_low_rank(pointer: Any) -> None:
     for k in range(t.count * thread() // threads(), t.count * (thread() + 1) // threads()):
         x, a = t.x + 4 * k * t.x_k, t.a + 4 * k * t.inputs * t.rank
         u, step = t.u + 4 * k * t.vectors * t.rank, 4 * t.rank
-        product(t.vectors, t.inputs, t.rank, x, 4 * t.x_m, a, u, step, 0, 0)
+        product(t.vectors, t.inputs, t.rank, x, 4 * t.x_m, a, 4, u, step, 0, 0)
         for p in range(0, 5 * t.parts, 5):
             rank, ranks, output, outputs = parts[p + 1], parts[p + 2], parts[p + 3], parts[p + 4]
             b, y = parts[p] + 4 * k * ranks * outputs, t.y + 4 * (k * t.y_k + output)
             y_m = 4 * t.y_m
-            product(t.vectors, ranks, outputs, u + 4 * rank, step, b, y, y_m, y, y_m)
+            product(t.vectors, ranks, outputs, u + 4 * rank, step, b, 4, y, y_m, y, y_m)

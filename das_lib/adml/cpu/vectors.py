@@ -16,7 +16,7 @@ REGISTERS = 16 if _features.get("sse2") and LANES < 16 else 32
 intrinsic: Any = _intrinsic
 """Numba's, whose first argument is not the caller's."""
 
-F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+F32, I16, I32, I64 = ir.FloatType(), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 VECTOR = ir.VectorType(F32, LANES)
 
 
@@ -56,7 +56,7 @@ def prefetch(builder: Any, at: Any) -> None:
 
 
 class Memory:
-    """Reads and writes whole registers, or their first columns alone."""
+    """Reads and writes whole registers of float32, or their first columns alone."""
 
     def __init__(self, builder: Any, columns: Any | None = None) -> None:
         self._builder, self._mask = builder, None
@@ -66,12 +66,24 @@ class Memory:
 
     def load(self, at: Any) -> Any:
         """A register, from an address; columns that are not there are zero."""
-        pointer = self._builder.inttoptr(at, VECTOR.as_pointer())
+        return self._load(at, F32)
+
+    def load_bfloat16(self, at: Any) -> Any:
+        """The same from bfloat16, which is the upper half of a float32."""
+        wide = ir.VectorType(I32, LANES)
+        bits = self._builder.zext(self._load(at, I16), wide)
+        bits = self._builder.shl(bits, ir.Constant(wide, [16] * LANES))
+        return self._builder.bitcast(bits, VECTOR)
+
+    def _load(self, at: Any, number: Any) -> Any:
+        vector, size = ir.VectorType(number, LANES), 2 if number == I16 else 4
+        pointer = self._builder.inttoptr(at, vector.as_pointer())
         if self._mask is None:
-            return self._builder.load(pointer, align=4)
-        kind = ir.FunctionType(VECTOR, [pointer.type, I32, self._mask.type, VECTOR])
+            return self._builder.load(pointer, align=size)
+        kind = ir.FunctionType(vector, [pointer.type, I32, self._mask.type, vector])
         return self._builder.call(
-            self._own("load", kind), [pointer, I32(4), self._mask, constant(0.0)]
+            self._own("load", vector, kind),
+            [pointer, I32(size), self._mask, ir.Constant(vector, [number(0)] * LANES)],
         )
 
     def store(self, value: Any, at: Any) -> None:
@@ -81,8 +93,8 @@ class Memory:
             self._builder.store(value, pointer, align=4)
             return
         kind = ir.FunctionType(ir.VoidType(), [VECTOR, pointer.type, I32, self._mask.type])
-        self._builder.call(self._own("store", kind), [value, pointer, I32(4), self._mask])
+        self._builder.call(self._own("store", VECTOR, kind), [value, pointer, I32(4), self._mask])
 
-    def _own(self, what: str, kind: Any) -> Any:
-        name = f"llvm.masked.{what}.v{LANES}f32.p0"
+    def _own(self, what: str, vector: Any, kind: Any) -> Any:
+        name = f"llvm.masked.{what}.v{LANES}{'i16' if vector.element == I16 else 'f32'}.p0"
         return cgutils.get_or_insert_function(self._builder.module, kind, name)

@@ -7,6 +7,7 @@ decoded by a replica and written; only the model is so small that the pipeline i
 import json
 import os
 import random
+import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -44,6 +45,13 @@ def measure_files(counts: list[int]) -> list[dict[str, Any]]:
             rows.append(measure_corpus(path, corpus, chaos))
             print(rows[-1], file=sys.stderr, flush=True)
     return rows
+
+
+def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with their rate over the median rate of those with the fewest files."""
+    fewest = min(row["files"] for row in rows)
+    rate = statistics.median(row["files_per_s"] for row in rows if row["files"] == fewest)
+    return [row | {"ratio": row["files_per_s"] / rate} for row in rows]
 
 
 def measure_corpus(config: Path, corpus: Path, chaos: Chaos) -> dict[str, Any]:

@@ -30,3 +30,10 @@ def test_the_sentences_differ_and_a_rate_leaves_the_start_out():
     assert steady_rate(commits, 2) == pytest.approx(20 / 10)
     with pytest.raises(DasError, match="give more texts"):
         steady_rate(commits[:3], 2)
+
+
+def test_many_files_are_compared_with_the_median_of_the_fewest():
+    from ray_jobs.scale_files import compared
+
+    rows = [{"files": n, "files_per_s": r} for n, r in ((10, 4), (10, 9), (99, 3), (10, 6))]
+    assert [row["ratio"] for row in compared(rows)] == [4 / 6, 9 / 6, 3 / 6, 1]

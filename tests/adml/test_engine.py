@@ -251,6 +251,7 @@ def test_bfloat16_decodes_and_mostly_agrees_with_float32(tmp_path, base, precisi
     for full, row in zip(full_rows, half_rows, strict=True):
         assert row["das"].confidence.dtype == np.float32
         np.testing.assert_allclose(row["das"].confidence[0], full["das"].confidence[0], atol=off)
+        assert not np.array_equal(row["das"].confidence[0], full["das"].confidence[0])
 
 
 def test_bad_clips_are_rejected_one_by_one(tmp_path):

@@ -128,7 +128,9 @@ class BulkFeed:
                 seconds=time.monotonic() - started,
             )
 
-    async def _ask(self, audio: Audio, times: bool) -> Mapping[str, Any] | Reject:
+    async def _ask(
+        self, audio: Audio, times: bool, window_s: float | None
+    ) -> Mapping[str, Any] | Reject:
         """A window's answer; where a replica dies or fails, another is asked.
 
         Ray answers in these ways for a replica that gives none, and `TRIES` counts them alike:
@@ -149,7 +151,7 @@ class BulkFeed:
             try:
                 # Not during the pauses: suspects would wait for each other's.
                 async with self.alone if failed >= SUSPECT else nullcontext():
-                    answer = await self._answer((audio, (system,), times))
+                    answer = await self._answer((audio, (system,), times, window_s))
             except (RayError, RayServeException) as error:
                 failed += 1
                 logger.info("a replica failed, window asked for again: %s", error)
@@ -161,7 +163,7 @@ class BulkFeed:
                 self.given_up = 0
                 return answer if isinstance(answer, Reject) else answer[system]
 
-    async def _answer(self, request: tuple[Audio, tuple[str, ...], bool]) -> Any:
+    async def _answer(self, request: tuple[Audio, tuple[str, ...], bool, float | None]) -> Any:
         """What a replica answers.
 
         Raises:

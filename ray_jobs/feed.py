@@ -28,7 +28,7 @@ class Feed:
         pending = [
             None
             if isinstance(audio, Reject)
-            else self.replicas.transcribe.remote((audio, wanted, False))
+            else self.replicas.transcribe.remote((audio, wanted, False, None))
             for audio in loaded
         ]
         good: dict[str, list[dict[str, Any]]] = {output: [] for output in outputs}

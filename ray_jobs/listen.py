@@ -234,8 +234,8 @@ class Front:
     async def _hear(self, file: BinaryIO, asked: Asked) -> Heard:
         check_length(await asyncio.to_thread(duration, file), self.limits)
 
-        async def ask(audio: Audio, times: bool) -> Answer | Reject:
-            response = self.replicas.transcribe.remote((audio, (asked.system,), times))
+        async def ask(audio: Audio, times: bool, window_s: float | None) -> Answer | Reject:
+            response = self.replicas.transcribe.remote((audio, (asked.system,), times, window_s))
             try:
                 found = await response
             except asyncio.CancelledError:

@@ -24,8 +24,9 @@ from ray_jobs.apps import ROUND_ROBIN, app_name, running
 
 HEALTH_TIMEOUT_S = 600  # above the longest batch
 
-Request = tuple[Audio, tuple[str, ...], bool]
-"""16 kHz mono of at most 30 s, the systems that are to transcribe it, and whether to time words."""
+Request = tuple[Audio, tuple[str, ...], bool, float | None]
+"""16 kHz mono of at most 30 s, the systems that are to transcribe it, whether to time words, and
+what to pad it to; see `das_lib.bulk.hear.Ask`."""
 
 
 class Recognizer:
@@ -41,6 +42,7 @@ class Recognizer:
             self._thread,
             size=config.serve.batch_utterances,
             wait_s=config.serve.batch_wait_s,
+            kind=lambda request: request[3],
         )
 
     def _load(self, config: Config, assembly: Assembly) -> None:
@@ -80,13 +82,14 @@ class Recognizer:
     def _transcribe(self, requests: list[Request]) -> list[Any]:
         """What `transcribe` returns, for each utterance."""
         answers: list[Any] = [None] * len(requests)
-        for wanted in dict.fromkeys(systems for _, systems, _ in requests):
-            at = [i for i, (_, systems, _) in enumerate(requests) if systems == wanted]
+        for wanted in dict.fromkeys(systems for _, systems, *_ in requests):
+            at = [i for i, (_, systems, *_) in enumerate(requests) if systems == wanted]
             results = self.transcriber.transcribe(
                 [requests[i][0] for i in at],
                 {system: self.strategies[system] for system in wanted},
                 batch_size=self.batch_utterances,
                 word_times=[requests[i][2] for i in at],
+                windows_s=[requests[i][3] for i in at],
             )
             for i, result in zip(at, results, strict=True):
                 answers[i] = (

@@ -118,14 +118,17 @@ class Transcriber:
         """The adapters, which may come and go between two calls."""
         return self.engine.bank
 
-    def check(self, audio: Any, id: str = "") -> Reject | None:
+    def check(self, audio: Any, id: str = "", window_s: float | None = None) -> Reject | None:
         """Say why a clip cannot be transcribed, if so.
 
         Args:
             audio: 16 kHz mono samples.
             id: Goes into the rejection.
+            window_s: What the clip must fit in; None: 30 s.
         """
         longest: int = self._extractor.n_samples
+        if window_s is not None:
+            longest = min(longest, round(window_s * SAMPLE_RATE))
         if not isinstance(audio, np.ndarray) or audio.ndim != 1:
             shape = getattr(audio, "shape", type(audio).__name__)
             return Reject(id, "not-mono", f"shape is {shape}, one dimension of samples is needed")
@@ -143,17 +146,22 @@ class Transcriber:
             return Reject(id, "not-finite", f"{(~np.isfinite(audio)).sum()} samples not finite")
         return None
 
-    def features(self, audio: Sequence[np.ndarray]) -> torch.Tensor:
-        """Log-mel spectrogram of clips padded to the window, 30 s by default. [B, F, T]."""
+    def features(self, audio: Sequence[np.ndarray], window_s: float | None = None) -> torch.Tensor:
+        """Log-mel spectrogram of clips padded to the window. [B, F, T].
+
+        ``window_s`` is by default 30 s, or as ``margin_s`` says.
+        """
         if self._log_mel is not None:
             mel_BFT = self._log_mel(audio)
         else:
             mel = self._extractor(list(audio), sampling_rate=SAMPLE_RATE, return_tensors="pt")
             mel_BFT = mel.input_features
-        if self._margin_s is None:
+        if window_s is None and self._margin_s is None:
             return mel_BFT
-        seconds = max(len(clip) for clip in audio) / SAMPLE_RATE + self._margin_s
-        frames = round(max(seconds, SHORTEST_WINDOW_S) * SAMPLE_RATE / self._extractor.hop_length)
+        if window_s is None:
+            seconds = max(len(clip) for clip in audio) / SAMPLE_RATE + (self._margin_s or 0.0)
+            window_s = max(seconds, SHORTEST_WINDOW_S)
+        frames = round(window_s * SAMPLE_RATE / self._extractor.hop_length)
         return mel_BFT[..., : frames + frames % 2]  # the encoder halves them
 
     def transcribe(
@@ -164,6 +172,7 @@ class Transcriber:
         batch_size: int = 16,
         ids: Sequence[str] | None = None,
         word_times: Sequence[bool] | None = None,
+        windows_s: Sequence[float | None] | None = None,
     ) -> list[dict[str, Result] | Reject]:
         """Transcribe 16 kHz mono clips of 0.1 to 30 s with every strategy.
 
@@ -173,6 +182,8 @@ class Transcriber:
             batch_size: Clips that are decoded together.
             ids: Of the clips, for rejections.
             word_times: Of which clips to say when each word was spoken; None: as of all others.
+            windows_s: Length to which each clip is padded, approximate if less than 30 s; None: as
+                ``margin_s`` says.
 
         Returns:
             For each clip, in order, the results by strategy, or why there are none.
@@ -181,15 +192,20 @@ class Transcriber:
             DasError: A strategy needs a branch that the bank does not have.
         """
         names = ids or [str(i) for i in range(len(audio))]
-        out: list[Any] = [self.check(a, n) for a, n in zip(audio, names, strict=True)]
-        # Clips of like length end together, so few finished rows wait for the others.
-        order = sorted((i for i, r in enumerate(out) if r is None), key=lambda i: len(audio[i]))
-        for at in range(0, len(order), batch_size):
-            batch = order[at : at + batch_size]
-            timed = None if word_times is None else [word_times[i] for i in batch]
-            rows = self.transcribe_batch([audio[i] for i in batch], strategies, timed)
-            for i, row in zip(batch, rows, strict=True):
-                out[i] = row
+        windows = windows_s or [None] * len(audio)
+        checked = zip(audio, names, windows, strict=True)
+        out: list[Any] = [self.check(*one) for one in checked]
+        for window_s in dict.fromkeys(windows):
+            order = [i for i, r in enumerate(out) if r is None and windows[i] == window_s]
+            # Clips of like length end together, so few finished rows wait for the others.
+            order.sort(key=lambda i: len(audio[i]))
+            for at in range(0, len(order), batch_size):
+                batch = order[at : at + batch_size]
+                timed = None if word_times is None else [word_times[i] for i in batch]
+                clips = [audio[i] for i in batch]
+                rows = self.transcribe_batch(clips, strategies, timed, window_s)
+                for i, row in zip(batch, rows, strict=True):
+                    out[i] = row
         return out
 
     def transcribe_batch(
@@ -197,11 +213,12 @@ class Transcriber:
         audio: Sequence[np.ndarray],
         strategies: Mapping[str, Strategy],
         word_times: Sequence[bool] | None = None,
+        window_s: float | None = None,
     ) -> list[dict[str, Result]]:
         """Transcribe checked clips together: one encoder pass, then a decode a strategy."""
         timed = [self._word_times] * len(audio) if word_times is None else word_times
         seconds = {i: len(audio[i]) / SAMPLE_RATE for i, wanted in enumerate(timed) if wanted}
-        h_BSD = self.engine.encode(self.features(audio))
+        h_BSD = self.engine.encode(self.features(audio, window_s))
         rows: list[dict[str, Result]] = [{} for _ in audio]
         models = {name: self.beside.get(name, self.engine) for name in strategies}
         for engine in dict.fromkeys(models.values()):  # one memory at a time: it is large

@@ -2,17 +2,20 @@
 
 import asyncio
 import contextlib
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor
 from typing import Generic, TypeVar
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
+PASSED_OVER = 4
+"""Batches that requests of another kind wait for, at the most, so that theirs fills."""
+
 
 class Batches(Generic[Request, Answer]):
-    """Has requests worked on in batches, one batch at a time.
+    """Has requests worked on in batches of one kind, one batch at a time.
 
     A batch is made when the engine is free for it. Ray Serve's own batching also makes batches
     while the engine is at work: what comes in meanwhile, a few at a time, is then decoded a few at
@@ -26,6 +29,7 @@ class Batches(Generic[Request, Answer]):
         *,
         size: int,
         wait_s: float,
+        kind: Callable[[Request], Hashable] = lambda _: None,
     ) -> None:
         """Batches for ``work``.
 
@@ -34,17 +38,22 @@ class Batches(Generic[Request, Answer]):
             thread: Where it works.
             size: Most requests of a batch.
             wait_s: Longest wait of a free engine for a batch to fill, seconds.
+            kind: Of a request. A kind of which a full batch waits goes first, but passes none over
+                more than `PASSED_OVER` times.
         """
         self._work, self._thread, self._size, self._wait_s = work, thread, size, wait_s
-        self._waiting: deque[tuple[Request, asyncio.Future[Answer]]] = deque()
+        self._kind = kind
+        self._waiting: dict[Hashable, deque[tuple[Request, asyncio.Future[Answer]]]] = {}
+        self._passed: Counter[Hashable] = Counter()
         self._full = asyncio.Event()
         self._working: asyncio.Task[None] | None = None
 
     async def ask(self, request: Request) -> Answer:
         """The answer to one request; a request that is cancelled before its turn is left out."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((request, answer))
-        if len(self._waiting) >= self._size:
+        queue = self._waiting.setdefault(self._kind(request), deque())
+        queue.append((request, answer))
+        if len(queue) >= self._size:
             self._full.set()
         if self._working is None:
             self._working = asyncio.create_task(self._work_on())
@@ -53,7 +62,7 @@ class Batches(Generic[Request, Answer]):
     async def _work_on(self) -> None:
         try:
             while self._waiting:
-                if len(self._waiting) < self._size:
+                if all(len(queue) < self._size for queue in self._waiting.values()):
                     self._full.clear()
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._full.wait(), self._wait_s)
@@ -63,11 +72,19 @@ class Batches(Generic[Request, Answer]):
             self._working = None
 
     def _take(self) -> list[tuple[Request, asyncio.Future[Answer]]]:
-        batch = []
-        while self._waiting and len(batch) < self._size:
-            request, answer = self._waiting.popleft()
+        kinds = list(self._waiting)
+        late = [kind for kind in kinds if self._passed[kind] >= PASSED_OVER]
+        full = [kind for kind in kinds if len(self._waiting[kind]) >= self._size]
+        kind = [*late, *full, *kinds][0]
+        self._passed += Counter(kinds)
+        del self._passed[kind]
+        queue, batch = self._waiting.pop(kind), []
+        while queue and len(batch) < self._size:
+            request, answer = queue.popleft()
             if not answer.done():
                 batch.append((request, answer))
+        if queue:
+            self._waiting[kind] = queue  # behind the others
         return batch
 
     async def _answer(self, batch: list[tuple[Request, asyncio.Future[Answer]]]) -> None:

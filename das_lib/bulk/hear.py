@@ -29,12 +29,17 @@ LONG_S = 10.0
 LISTENS = 4
 """How often any part of a window is heard at the most: as a whole, in a hole, in a hole of that.
 Of three sentences that were skipped at once, the last may need them all."""
+HOLE_WINDOWS_S, HOLE_MARGIN_S = (10.0, 20.0), 1.0
+"""Holes are padded to the shortest that leaves such a margin, else to 30 s: most are short, and
+30 s of little speech would cost as much as the window they are in. In steps, so that what is heard
+does not depend on who shares the batch."""
 HOLE = "hole"
 """Counts windows of which a part was heard again, see `das_lib.bulk.holes`."""
 
 Answer = Mapping[str, Any]
-Ask = Callable[[Audio, bool], Awaitable[Answer | Reject]]
-"""Has audio of at most 30 s decoded; True: with the times of its words."""
+Ask = Callable[[Audio, bool, float | None], Awaitable[Answer | Reject]]
+"""Has audio of at most 30 s decoded; True: with the times of its words. A number: padded to
+so many seconds, see `das_lib.adml.transcriber.Transcriber.transcribe`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +164,7 @@ def needs_times(window: Window) -> bool:
 
 async def _listen(window: Window, ask: Ask, settings: HearSettings) -> _Listened:
     times = settings.word_times or needs_times(window)
-    answer, decodes = await _whole(window, ask, settings.guards, times=times, listens=LISTENS)
+    answer, decodes = await _whole(window, ask, settings.guards, times=times)
     return _Listened(
         replace(window, audio=window.audio[:0].copy()),
         answer,
@@ -170,17 +175,30 @@ async def _listen(window: Window, ask: Ask, settings: HearSettings) -> _Listened
 
 
 async def _whole(
-    window: Window, ask: Ask, guards: GuardSettings, *, times: bool, listens: int
+    window: Window,
+    ask: Ask,
+    guards: GuardSettings,
+    *,
+    times: bool,
+    listens: int = LISTENS,
+    window_s: float | None = None,
 ) -> tuple[Answer, list[Answer]]:
     """What is heard in a window, its holes filled, and every answer that it took."""
-    answer = await _asked(ask, window, times)
+    answer = await _asked(ask, window, times, window_s)
     holes = find_holes(window, answer) if times and listens > 1 else []
     if not holes:
         return answer, [answer]
     async with together() as tasks:
         again = [
             tasks.create_task(
-                _whole(hole.window(window), ask, guards, times=True, listens=listens - 1)
+                _whole(
+                    hole.window(window),
+                    ask,
+                    guards,
+                    times=True,
+                    listens=listens - 1,
+                    window_s=_padded_s(hole.duration_s),
+                )
             )
             for hole in holes
         ]
@@ -189,8 +207,12 @@ async def _whole(
     return filled, [answer, *(one for _, decodes in heard for one in decodes)]
 
 
-async def _asked(ask: Ask, window: Window, times: bool) -> Answer:
-    answer = await ask(window.audio, times)
+def _padded_s(hole_s: float) -> float | None:
+    return next((s for s in HOLE_WINDOWS_S if hole_s + HOLE_MARGIN_S <= s), None)
+
+
+async def _asked(ask: Ask, window: Window, times: bool, window_s: float | None) -> Answer:
+    answer = await ask(window.audio, times, window_s)
     if isinstance(answer, Reject):
         raise AudioError(answer.reason, answer.detail)
     return answer

@@ -15,8 +15,12 @@ from das_lib.errors import Reject
 from das_lib.speech.audio import Audio
 
 PATIENCE_S = 0.5  # how long the engine waits for a batch to fill; reading a window takes 0.05
-AHEAD = 2  # batches of windows in memory: one is decoded while the next is read
+AHEAD = 4
+"""Windows in memory, in batches: one is decoded, the next is read, others wait for their holes."""
 NAME = "heard"
+
+_Asked = tuple[Audio, bool, float | None]
+"""See `das_lib.bulk.hear.Ask`."""
 
 
 def hear_locally(
@@ -47,22 +51,20 @@ def hear_locally(
     strategies = {NAME: strategy}
     here = _Here()
 
-    def decode(windows: list[tuple[Audio, bool]]) -> list[Mapping[str, Any] | Reject]:
+    def decode(windows: list[_Asked]) -> list[Mapping[str, Any] | Reject]:
+        audio, times, lengths = zip(*windows, strict=True)
         heard = transcriber.transcribe(
-            [audio for audio, _ in windows],
-            strategies,
-            batch_size=batch_size,
-            word_times=[times for _, times in windows],
+            audio, strategies, batch_size=batch_size, word_times=times, windows_s=lengths
         )
         return [
             result if isinstance(result, Reject) else result[NAME].columns(len(windows))
             for result in heard
         ]
 
-    batches = Batches(decode, here, size=batch_size, wait_s=PATIENCE_S)
+    batches = Batches(decode, here, size=batch_size, wait_s=PATIENCE_S, kind=lambda asked: asked[2])
 
-    async def ask(audio: Audio, times: bool) -> Mapping[str, Any] | Reject:
-        return await batches.ask((audio, times))
+    async def ask(audio: Audio, times: bool, window_s: float | None) -> Mapping[str, Any] | Reject:
+        return await batches.ask((audio, times, window_s))
 
     async def run() -> list[Heard]:
         room = asyncio.Semaphore(AHEAD * batch_size)

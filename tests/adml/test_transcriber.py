@@ -134,6 +134,24 @@ def test_each_clip_says_whether_its_words_have_times(long):
     assert [spans(row["das"]) for row in untimed] == [spans(result) for result in plain]
 
 
+def test_clips_with_a_window_of_their_own_are_decoded_together(long, monkeypatch):
+    audio, adml = clips(6, longest=14 * 16_000), {"das": Adml()}
+    transcriber = load(long)
+    whole = transcriber.transcribe(audio, adml)
+    short = transcriber.transcribe(audio, adml, windows_s=[15.0] * 6, batch_size=1)
+    assert [row["das"].logprob for row in short] != [row["das"].logprob for row in whole]
+    shapes, encode = [], transcriber.engine.encode
+    monkeypatch.setattr(transcriber.engine, "encode", lambda x: shapes.append(x.shape) or encode(x))
+    windows = [None, 15.0, None, 15.0, 15.0, None]
+    for i, row in enumerate(transcriber.transcribe(audio, adml, windows_s=windows)):
+        # Whoever shares the batch, it is the same.
+        expected = (whole if windows[i] is None else short)[i]["das"].logprob
+        assert row["das"].logprob == pytest.approx(expected, rel=1e-4)
+    assert [(shape[0], shape[2]) for shape in shapes] == [(3, 3000), (3, 1500)]
+    [rejected] = transcriber.transcribe([clips(1, longest=14 * 16_000)[0]], adml, windows_s=[0.5])
+    assert (rejected.reason, rejected.detail[-22:]) == ("too-long", "0.5 s are read; cut it")
+
+
 def test_only_unlikely_transcripts_say_whether_there_is_speech(long, monkeypatch):
     audio, adml = clips(6), {"das": Adml()}
     transcriber = load(long)

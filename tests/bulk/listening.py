@@ -50,11 +50,13 @@ class Replica:
     """Hears `counted` recordings; remembers what it was asked for."""
 
     def __init__(self, **changes):
-        self.changes, self.asked, self.waiting, self.cancelled = changes, [], 0, 0
+        self.changes, self.asked, self.padded = changes, [], []
+        self.waiting = self.cancelled = 0
         self.random = random.Random(0)
 
-    async def __call__(self, audio, times):
+    async def __call__(self, audio, times, window_s):
         self.asked.append((float(audio[0]), len(audio), times))
+        self.padded.append(window_s)
         self.waiting += 1
         try:
             await self.wait(audio)

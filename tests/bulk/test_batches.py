@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from das_lib.bulk.batches import Batches
+from das_lib.bulk.batches import PASSED_OVER, Batches
 
 
 class Engine:
@@ -28,10 +28,10 @@ def engine():
     return Engine()
 
 
-def run(scenario, engine, *, size=4, wait_s=0.05):
+def run(scenario, engine, *, size=4, wait_s=0.05, **options):
     async def main():
         with ThreadPoolExecutor(1) as thread:
-            batches = Batches(engine, thread, size=size, wait_s=wait_s)
+            batches = Batches(engine, thread, size=size, wait_s=wait_s, **options)
             return await asyncio.wait_for(scenario(batches), 20)
 
     return asyncio.run(main())
@@ -71,6 +71,30 @@ def test_a_full_batch_does_not_wait(engine):
         return await asyncio.gather(*(batches.ask(number) for number in range(4)))
 
     assert run(scenario, engine, wait_s=1e9) == [0, 2, 4, 6]
+
+
+def odd(number):
+    return number % 2
+
+
+def test_a_batch_is_of_one_kind_and_full_ones_go_first(engine):
+    async def scenario(batches):
+        engine.go.release(9)
+        return await asyncio.gather(*(batches.ask(number) for number in (1, 0, 2, 4, 3, 6, 8)))
+
+    assert run(scenario, engine, kind=odd) == [2, 0, 4, 8, 6, 12, 16]
+    assert engine.batches == [[0, 2, 4, 6], [1, 3], [8]]
+
+
+def test_full_batches_do_not_pass_another_kind_over_for_ever(engine):
+    async def scenario(batches):
+        asked = [asyncio.create_task(batches.ask(number)) for number in (1, *range(0, 100, 2))]
+        await begun(engine, 1)
+        engine.go.release(99)
+        return await asyncio.gather(*asked)
+
+    run(scenario, engine, kind=odd)
+    assert engine.batches.index([1]) == PASSED_OVER
 
 
 def test_an_error_is_the_answer_to_its_batch_alone(engine):

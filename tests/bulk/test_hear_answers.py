@@ -52,6 +52,7 @@ def test_what_the_hole_of_a_hole_leaves_out_is_heard_too():
     result = heard(counted(30), replica)
     assert said(result) == list(range(30))
     assert [length // SAMPLE_RATE for _, length, _ in replica.asked] == [30, 11, 4]
+    assert replica.padded == [None, 20, 10]  # what holes are padded to, with a second to spare
     assert result.counts == {"hole": 1}
     assert result.windows == 3
 
@@ -169,7 +170,7 @@ def test_silence_is_not_decoded_and_speech_keeps_its_place():
         at += len(clip) + len(pause)
     recording = np.concatenate(parts)
 
-    async def ask(audio, times):
+    async def ask(audio, times, window_s):
         """A word for each half of a second that is not silent."""
         half = SAMPLE_RATE // 2
         loud = [

@@ -33,8 +33,8 @@ class Listened:
         self.failure, self.fails_at = failure, fails_at
         self.batches, self.threads = [], set()
 
-    def transcribe(self, audio, strategies, *, batch_size, word_times):
-        assert len(audio) == len(word_times) <= batch_size
+    def transcribe(self, audio, strategies, *, batch_size, word_times, windows_s):
+        assert len(audio) == len(word_times) == len(windows_s) <= batch_size
         self.threads.add(threading.current_thread())
         self.batches.append(len(audio))
         if self.failure is not None and len(self.batches) == self.fails_at:

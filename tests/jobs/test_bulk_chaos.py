@@ -242,7 +242,7 @@ def engines(two_cpus):
     class Recognizer:  # not of this module, which workers cannot import
         @serve.batch(max_batch_size=2, batch_wait_timeout_s=0.1)
         async def transcribe(self, requests):
-            levels = [round(float(audio[0]), 1) for audio, _, _ in requests]
+            levels = [round(float(audio[0]), 1) for audio, *_ in requests]
             if EXIT in levels:
                 os._exit(1)
             if HANG in levels:

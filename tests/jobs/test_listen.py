@@ -59,7 +59,7 @@ def fake(lengths: dict[str, int]) -> serve.Application:
                 self.hanging -= 1
 
         async def transcribe(self, request):
-            audio, systems, times = request
+            audio, systems, times, _ = request
             if len(audio) == lengths["rejected"]:
                 return Reject("", "not-finite", "3 samples not finite")
             if len(audio) == lengths["fails"]:

@@ -156,10 +156,10 @@ class Transcriber:
         else:
             mel = self._extractor(list(audio), sampling_rate=SAMPLE_RATE, return_tensors="pt")
             mel_BFT = mel.input_features
-        if window_s is None and self._margin_s is None:
-            return mel_BFT
         if window_s is None:
-            seconds = max(len(clip) for clip in audio) / SAMPLE_RATE + (self._margin_s or 0.0)
+            if self._margin_s is None:
+                return mel_BFT
+            seconds = max(len(clip) for clip in audio) / SAMPLE_RATE + self._margin_s
             window_s = max(seconds, SHORTEST_WINDOW_S)
         frames = round(window_s * SAMPLE_RATE / self._extractor.hop_length)
         return mel_BFT[..., : frames + frames % 2]  # the encoder halves them
@@ -193,8 +193,7 @@ class Transcriber:
         """
         names = ids or [str(i) for i in range(len(audio))]
         windows = windows_s or [None] * len(audio)
-        checked = zip(audio, names, windows, strict=True)
-        out: list[Any] = [self.check(*one) for one in checked]
+        out: list[Any] = [self.check(*one) for one in zip(audio, names, windows, strict=True)]
         for window_s in dict.fromkeys(windows):
             order = [i for i, r in enumerate(out) if r is None and windows[i] == window_s]
             # Clips of like length end together, so few finished rows wait for the others.

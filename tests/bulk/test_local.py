@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -71,6 +72,45 @@ def test_windows_of_all_recordings_share_batches_that_the_caller_s_thread_decode
 def test_a_window_that_cannot_be_decoded_ends_the_call():
     with pytest.raises(AudioError, match="not-finite: of no use"):
         hear(Listened(), a=recording(0.1, 0.7), b=recording(*[0.2] * 20))
+
+
+def test_what_is_padded_alike_shares_batches():
+    class Skipping(Listened):
+        """Hears a word a second, but for the last ten seconds of a window of 30."""
+
+        numbers = [
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+        ] * 2
+
+        def transcribe(self, audio, strategies, *, windows_s, **options):
+            assert len({*windows_s}) == 1
+            self.padded.append((windows_s[0], len(audio)))
+            return super().transcribe(audio, strategies, windows_s=windows_s, **options)
+
+        def result(self, text):
+            words = [
+                {"text": text, "branch": 0, "confidence": 0.9, "start_s": at, "end_s": at + 1}
+                for at, text in enumerate(self.numbers[: 20 if self.padded[-1][0] is None else 10])
+            ]
+            said = " ".join(word["text"] for word in words)
+            answer = {"text": said, "language": "en", "words": words}
+            answer |= {"avg_logprob": -0.1, "temperature": 0.0, "no_speech_prob": None, "batch": 1}
+            return {"heard": SimpleNamespace(columns=lambda batch: answer)}
+
+    transcriber = Skipping()
+    transcriber.padded = []
+    (one,) = hear(transcriber, a=recording(0.1, 0.2, 0.3, 0.4, 0.5, 0.6))
+    assert len(one.transcript.text.split()) == 6 * 30
+    assert Counter(transcriber.padded) == {(None, 3): 2, (20.0, 3): 2}
 
 
 @pytest.mark.parametrize("failure", [MemoryError("no room"), KeyboardInterrupt()])

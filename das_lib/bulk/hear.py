@@ -13,10 +13,13 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from das_lib.bulk.guards import DROPPED, GuardSettings, judge
 from das_lib.bulk.holes import fill, find_holes
+from das_lib.bulk.loops import halves, unloop
 from das_lib.bulk.stitch import stitch
 from das_lib.bulk.transcript import Transcript
 from das_lib.bulk.vad import Vad
@@ -34,7 +37,7 @@ HOLE_WINDOWS_S, HOLE_MARGIN_S = (10.0, 20.0), 1.0
 30 s of little speech would cost as much as the window they are in. In steps, so that what is heard
 does not depend on who shares the batch."""
 HOLE = "hole"
-"""Counts windows of which a part was heard again, see `das_lib.bulk.holes`."""
+"""Counts windows of which a part was heard again, see `das_lib.bulk.holes` and `loops`."""
 
 Answer = Mapping[str, Any]
 Ask = Callable[[Audio, bool, float | None], Awaitable[Answer | Reject]]
@@ -183,28 +186,35 @@ async def _whole(
     listens: int = LISTENS,
     window_s: float | None = None,
 ) -> tuple[Answer, list[Answer]]:
-    """What is heard in a window, its holes filled, and every answer that it took."""
+    """What is heard in a window, loops and holes mended, and every answer that it took."""
     answer = await _asked(ask, window, times, window_s)
-    holes = find_holes(window, answer) if times and listens > 1 else []
-    if not holes:
+    parts, mend = _mending(window, answer, guards) if times and listens > 1 else ([], None)
+    if not parts or mend is None:
         return answer, [answer]
     async with together() as tasks:
         again = [
             tasks.create_task(
-                _whole(
-                    hole.window(window),
-                    ask,
-                    guards,
-                    times=True,
-                    listens=listens - 1,
-                    window_s=_padded_s(hole.duration_s),
-                )
+                _whole(part, ask, guards, times=True, listens=listens - 1, window_s=padded_s)
             )
-            for hole in holes
+            for part, padded_s in parts
         ]
     heard = [task.result() for task in again]
-    filled = fill(answer, holes, [one for one, _ in heard], guards)
-    return filled, [answer, *(one for _, decodes in heard for one in decodes)]
+    mended = mend([one for one, _ in heard])
+    return mended, [answer, *(one for _, decodes in heard for one in decodes)]
+
+
+def _mending(
+    window: Window, answer: Answer, guards: GuardSettings
+) -> tuple[Sequence[tuple[Window, float | None]], Callable[[list[Answer]], Answer]]:
+    """What to hear again, padded to how many seconds, and what makes one answer of all."""
+    if judge(answer, guards) == "repetitive":
+        starts = halves(window)
+        spans = pairwise([*starts, window.duration_s])
+        parts = [(window.part(*span), None) for span in spans]
+        return parts, partial(unloop, answer, starts, guards=guards)
+    holes = find_holes(window, answer)
+    parts = [(window.part(h.start_s, h.end_s), _padded_s(h.duration_s)) for h in holes]
+    return parts, partial(fill, answer, holes, guards=guards)
 
 
 def _padded_s(hole_s: float) -> float | None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from das_lib.bulk.guards import GuardSettings, judge
-from das_lib.bulk.pack import Piece, Window
+from das_lib.bulk.pack import Window
 from das_lib.bulk.written import BLANKLESS, cut
 from das_lib.speech.audio import SAMPLE_RATE
 
@@ -59,18 +59,6 @@ class Hole:
         """Of what is to be heard again."""
         return self.end_s - self.start_s
 
-    def window(self, whole: Window) -> Window:
-        """The hole's part of a window."""
-        start, end = (round(seconds * SAMPLE_RATE) for seconds in (self.start_s, self.end_s))
-        pieces = []
-        for piece in whole.pieces:
-            low = max(start, piece.at)
-            high = min(end, piece.at + piece.end - piece.start)
-            if low < high:
-                shift = piece.start - piece.at
-                pieces.append(Piece(low + shift, high + shift, low - start))
-        return Window(tuple(pieces), whole.audio[start:end], whole.speech)
-
 
 def find_holes(window: Window, answer: Answer) -> list[Hole]:
     """Holes in what was heard, in order, none overlapping the next.
@@ -79,7 +67,7 @@ def find_holes(window: Window, answer: Answer) -> list[Hole]:
     what is heard in it is known. Nobody speaks in a pause: it neither makes a hole nor is in one.
     """
     words = answer["words"]
-    if not words or not _timed(words):
+    if not words or not timed(words):
         return []
     speech = window.speech_s()
     window_s = sum(piece.end - piece.start for piece in window.pieces) / SAMPLE_RATE
@@ -194,7 +182,7 @@ def _says_more(found: Answer, in_it: Sequence[Word], hole: Hole, guards: GuardSe
     before, now = ("".join(w["text"] for w in words) for words in (in_it, found["words"]))
     return (
         len(_plain(now)) > len(_plain(before))
-        and _timed(found["words"])
+        and timed(found["words"])
         and _slowest_s(now) >= LEAST_FILLED * hole.duration_s
         and judge(found, guards) not in ("no-speech", "repetitive")
     )
@@ -259,7 +247,8 @@ def _spread(words: Sequence[Word], start_s: float, end_s: float) -> list[Word]:
     ]
 
 
-def _timed(words: Sequence[Word]) -> bool:
+def timed(words: Sequence[Word]) -> bool:
+    """Whether each word has its times."""
     return all(None not in (word["start_s"], word["end_s"]) for word in words)
 
 

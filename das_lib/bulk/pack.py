@@ -55,6 +55,18 @@ class Window:
         sample = round(seconds_in_window * SAMPLE_RATE) - piece.at + piece.start
         return min(max(sample, piece.start), piece.end) / SAMPLE_RATE
 
+    def part(self, start_s: float, end_s: float) -> "Window":
+        """What lies between two times of the window, as a window."""
+        first, last = (round(seconds * SAMPLE_RATE) for seconds in (start_s, end_s))
+        pieces = []
+        for piece in self.pieces:
+            low = max(first, piece.at)
+            high = min(last, piece.at + piece.end - piece.start)
+            if low < high:
+                shift = piece.start - piece.at
+                pieces.append(Piece(low + shift, high + shift, low - first))
+        return Window(tuple(pieces), self.audio[first:last], self.speech)
+
     def speech_s(self) -> list[tuple[float, float]]:
         """Where somebody speaks in ``audio``, s; all of it where no VAD listened."""
         if not self.speech:

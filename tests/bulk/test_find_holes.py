@@ -2,12 +2,10 @@
 
 from dataclasses import astuple
 
-import numpy as np
 import pytest
 from hole_answers import answer, paused, window
 
 from das_lib.bulk.holes import Hole, find_holes
-from das_lib.bulk.pack import Piece
 
 
 @pytest.mark.parametrize(
@@ -102,15 +100,3 @@ def test_no_hole_at_an_edge_without_speech():
     assert find_holes(paused((0, 1), (3, 5)), heard) == []
     assert find_holes(paused((0, 2), (3, 5)), heard) == [Hole(0, 0, 0, 3)]
     assert find_holes(paused((3, 5), (6, 8)), heard) == [Hole(2, 2, 5, 10)]
-
-
-def test_a_holes_window_holds_its_part_of_the_pieces():
-    whole = window(2, 3, 4)
-    hole = Hole(0, 1, 1.5, 5.5).window(whole)
-    starts = [piece.start for piece in whole.pieces]
-    assert hole.pieces == (
-        Piece(starts[0] + 24_000, starts[0] + 32_000, 0),
-        Piece(starts[1], starts[1] + 48_000, 8_000),
-        Piece(starts[2], starts[2] + 8_000, 56_000),
-    )
-    assert np.array_equal(hole.audio, whole.audio[24_000:88_000])

@@ -2,8 +2,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from hole_answers import window as seconds_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from told import ToldVad, frames
 
 from das_lib.bulk.pack import SHORTEST, Piece, Window
 from das_lib.bulk.vad import FRAME, Regions
@@ -12,38 +14,9 @@ from das_lib.errors import DasError
 from das_lib.speech.audio import SAMPLE_RATE
 
 
-class ToldVad:
-    """Says the given probabilities, one per frame, whatever it hears."""
-
-    def __init__(self, probabilities):
-        self._probabilities = np.asarray(probabilities, np.float32)
-
-    def stream(self):
-        return ToldStream(self._probabilities)
-
-
-class ToldStream:
-    def __init__(self, probabilities):
-        self._probabilities = probabilities
-        self._samples = 0
-
-    def feed(self, audio):
-        first = self._samples // FRAME
-        self._samples += len(audio)
-        return self._probabilities[first : self._samples // FRAME]
-
-    def finish(self):
-        return self._probabilities[self._samples // FRAME : -(-self._samples // FRAME)]
-
-
 def recording(num_samples):
     """Every sample another value, none zero."""
     return np.arange(1, num_samples + 1, dtype=np.float32)
-
-
-def frames(*parts):
-    """Probabilities of (seconds, probability) parts."""
-    return np.concatenate([np.full(round(s * SAMPLE_RATE / FRAME), p) for s, p in parts])
 
 
 def cut(probabilities, num_samples=None, **options):
@@ -351,3 +324,15 @@ def test_every_sample_is_placed_where_it_was(probabilities, options):
 def test_settings_out_of_bounds_are_the_users_error(options, message):
     with pytest.raises(DasError, match=message):
         WindowSettings(**options)
+
+
+def test_a_part_of_a_window_holds_its_part_of_the_pieces():
+    whole = seconds_of(2, 3, 4)
+    part = whole.part(1.5, 5.5)
+    starts = [piece.start for piece in whole.pieces]
+    assert part.pieces == (
+        Piece(starts[0] + 24_000, starts[0] + 32_000, 0),
+        Piece(starts[1], starts[1] + 48_000, 8_000),
+        Piece(starts[2], starts[2] + 8_000, 56_000),
+    )
+    assert np.array_equal(part.audio, whole.audio[24_000:88_000])

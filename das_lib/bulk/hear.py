@@ -32,10 +32,11 @@ LONG_S = 10.0
 LISTENS = 4
 """How often any part of a window is heard at the most: as a whole, in a hole, in a hole of that.
 Of three sentences that were skipped at once, the last may need them all."""
-HOLE_WINDOWS_S, HOLE_MARGIN_S = (10.0, 20.0), 1.0
+HOLE_WINDOWS_S, HOLE_MARGIN_S = (10.0, 20.0), 4.0
 """Holes are padded to the shortest that leaves such a margin, else to 30 s: most are short, and
 30 s of little speech would cost as much as the window they are in. In steps, so that what is heard
-does not depend on who shares the batch."""
+does not depend on who shares the batch. With less of a margin Whisper, which has learnt 30 s, makes
+more errors."""
 HOLE = "hole"
 """Counts windows of which a part was heard again, see `das_lib.bulk.holes` and `loops`."""
 
@@ -194,9 +195,9 @@ async def _whole(
     async with together() as tasks:
         again = [
             tasks.create_task(
-                _whole(part, ask, guards, times=True, listens=listens - 1, window_s=padded_s)
+                _whole(part, ask, guards, times=True, listens=listens - 1, window_s=seconds)
             )
-            for part, padded_s in parts
+            for part, seconds in parts
         ]
     heard = [task.result() for task in again]
     mended = mend([one for one, _ in heard])
@@ -213,11 +214,12 @@ def _mending(
         parts = [(window.part(*span), None) for span in spans]
         return parts, partial(unloop, answer, starts, guards=guards)
     holes = find_holes(window, answer)
-    parts = [(window.part(h.start_s, h.end_s), _padded_s(h.duration_s)) for h in holes]
+    parts = [(window.part(h.start_s, h.end_s), padded_s(h.duration_s)) for h in holes]
     return parts, partial(fill, answer, holes, guards=guards)
 
 
-def _padded_s(hole_s: float) -> float | None:
+def padded_s(hole_s: float) -> float | None:
+    """What a hole of that length is padded to; None: to 30 s, as all else."""
     return next((s for s in HOLE_WINDOWS_S if hole_s + HOLE_MARGIN_S <= s), None)
 
 

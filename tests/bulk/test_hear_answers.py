@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from listening import Replica, answer, counted, heard, numbers, said
 
+from das_lib.bulk.hear import padded_s
 from das_lib.bulk.vad import Vad
 from das_lib.errors import Reject
 from das_lib.speech.audio import SAMPLE_RATE, AudioError, read_audio
@@ -52,9 +53,14 @@ def test_what_the_hole_of_a_hole_leaves_out_is_heard_too():
     result = heard(counted(30), replica)
     assert said(result) == list(range(30))
     assert [length // SAMPLE_RATE for _, length, _ in replica.asked] == [30, 11, 4]
-    assert replica.padded == [None, 20, 10]  # what holes are padded to, with a second to spare
+    assert replica.padded == [None, 20, 10]  # what holes are padded to
     assert result.counts == {"hole": 1}
     assert result.windows == 3
+
+
+@pytest.mark.parametrize(("hole_s", "window_s"), [(6, 10), (6.1, 20), (16, 20), (16.1, None)])
+def test_a_hole_is_padded_to_what_leaves_four_seconds(hole_s, window_s):
+    assert padded_s(hole_s) == window_s
 
 
 def test_nothing_is_heard_more_than_four_times():

@@ -189,9 +189,14 @@ async def _whole(
 ) -> tuple[Answer, list[Answer]]:
     """What is heard in a window, loops and holes mended, and every answer that it took."""
     answer = await _asked(ask, window, times, window_s)
+    asked = [answer]
+    if window_s is not None and judge(answer, guards) is not None:
+        # What a short window makes doubtful may be plain in the one that Whisper has learnt.
+        answer = await _asked(ask, window, times, None)
+        asked.append(answer)
     parts, mend = _mending(window, answer, guards) if times and listens > 1 else ([], None)
     if not parts or mend is None:
-        return answer, [answer]
+        return answer, asked
     async with together() as tasks:
         again = [
             tasks.create_task(
@@ -201,7 +206,7 @@ async def _whole(
         ]
     heard = [task.result() for task in again]
     mended = mend([one for one, _ in heard])
-    return mended, [answer, *(one for _, decodes in heard for one in decodes)]
+    return mended, [*asked, *(one for _, decodes in heard for one in decodes)]
 
 
 def _mending(

@@ -58,6 +58,20 @@ def test_what_the_hole_of_a_hole_leaves_out_is_heard_too():
     assert result.windows == 3
 
 
+def test_what_is_doubtful_in_a_short_window_is_heard_in_a_whole_one():
+    class Doubtful(Sleepy):
+        def hear(self, audio, times):
+            if self.padded[-1] is not None:
+                return answer([("la", 0, 1)], avg_logprob=-1.5, no_speech_prob=0.9)
+            return super().hear(audio, times)
+
+    replica = Doubtful()
+    result = heard(counted(30), replica)
+    assert said(result) == list(range(30))
+    assert replica.padded == [None, 20, None]
+    assert (result.counts, result.windows) == ({"hole": 1}, 3)
+
+
 @pytest.mark.parametrize(("hole_s", "window_s"), [(6, 10), (6.1, 20), (16, 20), (16.1, None)])
 def test_a_hole_is_padded_to_what_leaves_four_seconds(hole_s, window_s):
     assert padded_s(hole_s) == window_s

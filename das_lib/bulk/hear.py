@@ -31,7 +31,8 @@ LONG_S = 10.0
 """Longer windows are aligned: only in them does Whisper skip speech, and subtitles need cuts."""
 LISTENS = 4
 """How often any part of a window is heard at the most: as a whole, in a hole, in a hole of that.
-Of three sentences that were skipped at once, the last may need them all."""
+Of three sentences that were skipped at once, the last may need them all. What is heard once more
+because its short window left doubt is not counted."""
 HOLE_WINDOWS_S, HOLE_MARGIN_S = (10.0, 20.0), 4.0
 """Holes are padded to the shortest that leaves such a margin, else to 30 s: most are short, and
 30 s of little speech would cost as much as the window they are in. In steps, so that what is heard

@@ -195,8 +195,10 @@ async def _whole(
         # What a short window makes doubtful may be plain in the one that Whisper has learnt.
         answer = await _asked(ask, window, times, None)
         asked.append(answer)
-    parts, mend = _mending(window, answer, guards) if times and listens > 1 else ([], None)
-    if not parts or mend is None:
+    if not times or listens == 1:
+        return answer, asked
+    parts, mend = _mending(window, answer, guards)
+    if not parts:
         return answer, asked
     async with together() as tasks:
         again = [

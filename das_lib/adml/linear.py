@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from das_lib.adml.cpu.fused import kernels
+from das_lib.adml.cpu.fused import kernels, load_amx
 from das_lib.errors import DasError
 
 Precision = Literal["float32", "bfloat16", "bfloat16-all", "float16", "int8"]
@@ -23,8 +23,9 @@ def activations(precision: Precision, device: torch.device) -> torch.dtype:
     """What activations are kept in.
 
     On a CPU, ``bfloat16`` is of the weights that each pass of the decoder reads: that they are half
-    as much is its gain. What rounding activations and the encoder would add changes tokens; that is
-    ``bfloat16-all``. A GPU rounds both.
+    as much is its gain, and with a matrix unit that products of many rows may be three of bfloat16,
+    see `das_lib.adml.cpu.amx`. What rounding activations and the encoder would add changes tokens;
+    that is ``bfloat16-all``. A GPU rounds both.
     """
     if precision == "float16":
         return torch.float16
@@ -74,6 +75,9 @@ def pack(
     native = kernels(bias_O) if device.type == "cpu" and dtype == torch.float32 else None
     if native is not None and rows is None:
         return _Streamed(native.pack(weight_OI), bias_O.contiguous())
+    amx = load_amx() if device.type == "cpu" and precision == "bfloat16" else None
+    if amx is not None and amx.fits(weight_OI):
+        return _Split(amx.pack_split(weight_OI), bias_O.contiguous())
     weight_OI = weight_OI.to(dtype)
     if device.type == "cpu" and has_onednn(dtype):
         packed = torch.ops.mkldnn._reorder_linear_weight(weight_OI.contiguous(), rows)
@@ -160,6 +164,23 @@ class _Streamed:
 
     def with_bias(self, bias_O: torch.Tensor) -> "Linear":
         return _Streamed(self.packed, bias_O.contiguous())
+
+
+class _Split:
+    """Weights for a matrix unit: many rows, more than bfloat16's precision."""
+
+    def __init__(self, packed: torch.Tensor, bias_O: torch.Tensor) -> None:
+        self.packed, self.bias_O = packed, bias_O
+        amx = load_amx()
+        assert amx is not None, "they are packed where the CPU has it"
+        self.apply = amx.split_linear
+
+    def __call__(self, x: torch.Tensor, *, gelu: bool = False) -> torch.Tensor:
+        y = self.apply(x, self.packed, self.bias_O)
+        return F.gelu(y) if gelu else y
+
+    def with_bias(self, bias_O: torch.Tensor) -> "Linear":
+        return _Split(self.packed, bias_O.contiguous())
 
 
 class _Packed:

@@ -1,4 +1,7 @@
-"""Where the kernels for CPUs run: float32, Numba, and an OpenMP library like torch's own."""
+"""Where the kernels for CPUs run: float32, Numba, and an OpenMP library like torch's own.
+
+Those for a matrix unit are a module of their own, for they compile on such CPUs alone.
+"""
 
 from functools import cache
 from types import ModuleType
@@ -22,3 +25,15 @@ def load() -> ModuleType | None:
     except ImportError:
         return None
     return kernels
+
+
+@cache
+def load_amx() -> ModuleType | None:
+    """`das_lib.adml.cpu.amx`, compiled, or None where the CPU has no such unit."""
+    if load() is None:
+        return None
+    try:
+        from das_lib.adml.cpu import amx
+    except ImportError:
+        return None
+    return amx

@@ -17,8 +17,9 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+from das_lib.bulk.fill import fill
 from das_lib.bulk.guards import DROPPED, GuardSettings, judge
-from das_lib.bulk.holes import fill, find_holes
+from das_lib.bulk.holes import find_holes
 from das_lib.bulk.loops import halves, unloop
 from das_lib.bulk.stitch import stitch
 from das_lib.bulk.transcript import Transcript

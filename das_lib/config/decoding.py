@@ -47,8 +47,9 @@ class Decode(Section):
     """How transcripts are decoded, by every system alike; the defaults are exact."""
 
     precision: Literal["float32", "bfloat16", "bfloat16-all", "float16", "int8"] = "float32"
-    """Of weights and activations; on CPUs ``bfloat16`` is of the decoder's weights alone, which
-    changes hardly a token. ``bfloat16-all`` and ``int8`` on CPUs alone, ``float16`` on GPUs alone.
+    """Of weights and activations; on CPUs ``bfloat16`` is of the decoder's weights alone and, with
+    AMX, of products of many rows, three for one: hardly a token changes. ``bfloat16-all`` and
+    ``int8`` on CPUs alone, ``float16`` on GPUs alone.
     """
     beams: Annotated[int, Field(ge=1)] = 1
     """Hypotheses of an utterance; 1 is the paper's greedy decode."""

@@ -79,9 +79,7 @@ def find_holes(window: Window, answer: Answer) -> list[Hole]:
         start, end = max(0.0, start), min(end, window_s)
         # The word between two stretched ones is itself misplaced.
         if holes and first - holes[-1].last <= 1:
-            before = holes.pop()
-            last, end = max(before.last, last), max(before.end_s, end)
-            holes.append(Hole(before.first, last, before.start_s, end))
+            holes[-1] = Hole(holes[-1].first, last, holes[-1].start_s, end)
         else:
             holes.append(Hole(first, last, start, end))
     return [

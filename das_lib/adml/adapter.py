@@ -122,8 +122,11 @@ def _read_json(where: str, path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
+        # A training's dataset keeps its adapter in a folder of its own.
+        below = next((str(found.parent) for found in path.parent.glob(f"*/{path.name}")), None)
         raise ModelError(
-            f"{where}: {path} cannot be read ({error.strerror}); name a folder that holds it"
+            f"{where}: {path} cannot be read ({error.strerror}); "
+            f"name {below or 'a folder that holds it'}"
         ) from error
     except ValueError as error:
         raise ModelError(f"{where}: {path} is no JSON ({error}); write the folder anew") from error

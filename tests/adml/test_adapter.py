@@ -173,6 +173,10 @@ def test_damaged_files_are_refused(base, folder):
     refused(base, folder, "cannot be read")
 
 
+def test_the_folder_around_an_adapter_is_refused_and_the_adapter_named(base, folder):
+    refused(base, folder.parent, "cannot be read", f"name {folder}")
+
+
 def test_a_base_that_is_no_whisper_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ModelError, match="model_type 'llama'"):

@@ -48,11 +48,15 @@ def call(builder: Any, name: str, *values: Any) -> Any:
 
 
 def prefetch(builder: Any, at: Any) -> None:
-    """Ask for a line of the cache that is read soon."""
+    """Ask for a line that is read soon, into the core's second cache.
+
+    The first has few places for lines that are under way: asked into that, they wait for memory one
+    behind the other, and what is multiplied meanwhile waits with them.
+    """
     pointer = builder.inttoptr(at, VECTOR.as_pointer())
     kind = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    builder.call(function, [pointer, I32(0), I32(3), I32(1)])
+    builder.call(function, [pointer, I32(0), I32(2), I32(1)])
 
 
 class Memory:

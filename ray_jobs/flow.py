@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+import ray.data
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from das_lib.config.tree import Pool
 from das_lib.dataset import Block, Dataset, read_block
@@ -30,6 +33,10 @@ logger = logging.getLogger(__name__)
 MAX_GROWTH = 2 << 30
 """Bytes by which a worker may grow over its size after its first block; beyond, it is started anew.
 Engines that leak a little at each call would otherwise fill a node in a long night."""
+
+SLOW_S = 2.0
+PAUSE_S = 0.4
+"""What `Unhurried` adds to each look around once no block has been finished for `SLOW_S`."""
 
 STATS = pa.schema([("rows", pa.int64()), ("rejected", pa.int64()), ("amount", pa.float64())])
 
@@ -145,6 +152,22 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+class Unhurried(ExecutionCallback):
+    """Has Ray Data's executor look around twice a second, and not ten times, while blocks are slow.
+
+    At each look it asks actors of its own for their state, and all that takes cores that compute.
+    Workers are given a block in advance, so none waits for the next look.
+    """
+
+    finished = 0.0
+    """When the last block was."""
+
+    def on_execution_step(self, executor: Any) -> None:
+        """Called by Ray Data after each look around."""
+        if time.monotonic() - Unhurried.finished > SLOW_S:
+            time.sleep(PAUSE_S)
+
+
 def run_items(
     stage: str,
     items: Iterable[Item],
@@ -178,6 +201,7 @@ def run_items(
             }
             for item in todo
         ]
+        ray.data.DataContext.get_current().custom_execution_callback_classes = [Unhurried]
         stats = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             BlockWorker if overlap is None else AsyncBlockWorker,
             batch_size=1,
@@ -191,6 +215,7 @@ def run_items(
         )
         rejected, amount = 0, 0.0
         for row in stats.iter_rows():
+            Unhurried.finished = time.monotonic()
             rejected += row["rejected"]
             amount += row["amount"]
             note = f"{amount / progress.seconds:.1f} s of audio/s" if amount else ""

@@ -16,7 +16,8 @@ from das_lib.dataset import Dataset
 from das_lib.errors import Reject
 from das_lib.rows import Outcome
 from das_lib.storage import Folder
-from ray_jobs.flow import OneOutput, pending_items, run_items
+from ray_jobs import flow
+from ray_jobs.flow import OneOutput, Unhurried, pending_items, run_items
 from schemas.text import TEXTS
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -78,6 +79,31 @@ def run(given: Dataset, out: Dataset, make, **options) -> None:
     items = pending_items({"music": given}, {"music": out})
     assert len(items) == BLOCKS
     run_items("speech", items, partial(OneOutput, make), {"music": out}, Pool(actors=1), **options)
+
+
+def test_ray_data_looks_around_less_often_while_blocks_are_slow(two_cpus, tmp_path, monkeypatch):
+    given, out = datasets(tmp_path)
+    pauses, looks = [], []
+
+    class Clock:
+        monotonic = staticmethod(time.monotonic)
+        sleep = staticmethod(pauses.append)
+
+    look = Unhurried.on_execution_step
+    monkeypatch.setattr(flow, "time", Clock)
+    monkeypatch.setattr(flow, "SLOW_S", 0.0)
+    monkeypatch.setattr(
+        Unhurried, "on_execution_step", lambda self, executor: looks.append(look(self, executor))
+    )
+    run(given, out, Leaks)
+    assert len(pauses) == len(looks) > 0
+    assert set(pauses) == {flow.PAUSE_S}
+
+    pauses.clear()
+    Unhurried.finished = time.monotonic()
+    monkeypatch.setattr(flow, "SLOW_S", 3600.0)
+    look(Unhurried(), None)
+    assert pauses == []
 
 
 def test_a_worker_that_grows_is_started_anew_and_no_block_is_lost(two_cpus, tmp_path):

@@ -201,7 +201,6 @@ def run_items(
             }
             for item in todo
         ]
-        ray.data.DataContext.get_current().custom_execution_callback_classes = [Unhurried]
         stats = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             BlockWorker if overlap is None else AsyncBlockWorker,
             batch_size=1,
@@ -213,6 +212,7 @@ def run_items(
             num_gpus=pool.num_gpus or None,
             fn_constructor_args=(make, dict(outputs), pool.threads, max_growth),
         )
+        stats.context.custom_execution_callback_classes = [Unhurried]  # of this dataset alone
         rejected, amount = 0, 0.0
         for row in stats.iter_rows():
             Unhurried.finished = time.monotonic()

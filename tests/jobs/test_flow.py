@@ -98,6 +98,8 @@ def test_ray_data_looks_around_less_often_while_blocks_are_slow(two_cpus, tmp_pa
     run(given, out, Leaks)
     assert len(pauses) == len(looks) > 0
     assert set(pauses) == {flow.PAUSE_S}
+    others = ray.data.DataContext.get_current().custom_execution_callback_classes
+    assert others == [], "prompts come by the batch, and would wait"
 
     pauses.clear()
     Unhurried.finished = time.monotonic()

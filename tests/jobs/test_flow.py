@@ -91,18 +91,20 @@ def test_ray_data_looks_around_less_often_while_blocks_are_slow(two_cpus, tmp_pa
 
     look = Unhurried.on_execution_step
     monkeypatch.setattr(flow, "time", Clock)
-    monkeypatch.setattr(flow, "SLOW_S", 0.0)
+    monkeypatch.setattr(flow, "SLOW_S", -1.0)
+    monkeypatch.setattr(Unhurried, "finished", 0.0)
     monkeypatch.setattr(
         Unhurried, "on_execution_step", lambda self, executor: looks.append(look(self, executor))
     )
+    started = time.monotonic()
     run(given, out, Leaks)
+    assert Unhurried.finished > started, "blocks came"
     assert len(pauses) == len(looks) > 0
     assert set(pauses) == {flow.PAUSE_S}
     others = ray.data.DataContext.get_current().custom_execution_callback_classes
     assert others == [], "prompts come by the batch, and would wait"
 
     pauses.clear()
-    Unhurried.finished = time.monotonic()
     monkeypatch.setattr(flow, "SLOW_S", 3600.0)
     look(Unhurried(), None)
     assert pauses == []

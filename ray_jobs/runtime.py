@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -20,6 +21,7 @@ from das_lib.storage import Folder
 FEEDERS = 2  # a second block is read while the first is decoded: batches stay full
 FEEDER_CPUS = 0.25
 NO_PROGRESS_TIMEOUT_S = 900  # a stuck dataset is an error, not a night lost
+NODES_S = 120.0  # within this, a node that died is back, or another stands in for it
 
 CALM = {
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",  # 0.1
@@ -83,11 +85,33 @@ def ray_session(config: Config, *, dashboard: bool = True) -> Iterator[None]:
             _init(config, dashboard)
         try:
             _quiet()
-            require_resources(config, ray.cluster_resources())
+            await_resources(config, NODES_S if mine and _joins() else 0.0)
             yield
         finally:
             if mine:
                 ray.shutdown()
+
+
+def await_resources(config: Config, patience_s: float) -> None:
+    """`require_resources` of the nodes that Ray has within ``patience_s``.
+
+    A job is resumed where something died, and that may have been a node, not yet back.
+
+    Raises:
+        DasError: see `require_resources`.
+    """
+    deadline, told = time.monotonic() + patience_s, False
+    while True:
+        try:
+            return require_resources(config, ray.cluster_resources())
+        except DasError as error:
+            if time.monotonic() >= deadline:
+                raise
+            if not told:
+                told = True
+                line = f"{'ray':<12} waiting up to {patience_s:g} s for more nodes: {error}"
+                print(line, file=sys.stderr, flush=True)
+        time.sleep(min(1.0, patience_s))
 
 
 def require_resources(config: Config, available: Mapping[str, float]) -> None:
@@ -162,10 +186,14 @@ class _RayLog(io.TextIOBase):
         return len(text)
 
 
+def _joins() -> bool:
+    """Whether there is a cluster to join."""
+    return "RAY_ADDRESS" in os.environ or in_submitted_job()
+
+
 def _init(config: Config, dashboard: bool) -> None:
-    joins = "RAY_ADDRESS" in os.environ or in_submitted_job()
     options: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if not joins:
+    if not _joins():
         # "local": otherwise a cluster that someone started on this machine would be joined.
         options |= {"address": "local", "num_cpus": config.ray.num_cpus}
         # Its State API is what Ray Train's watchdog of a domain's controller asks: without it,

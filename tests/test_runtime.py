@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+import ray
 
 from das_lib.config import load_config
 from das_lib.errors import DasError
 from ray_jobs.runtime import (
+    await_resources,
     output_folder,
     parallel_domains,
     require_resources,
@@ -33,6 +35,26 @@ def test_the_demo_fits_two_cores():
 def test_a_plan_that_would_hang_is_refused_with_the_numbers(override, message):
     with pytest.raises(DasError, match=message):
         require_resources(load_config(DEMO, (override,)), {"CPU": 2.0})
+
+
+def test_a_node_that_is_not_back_yet_is_waited_for(monkeypatch, capsys):
+    found = iter([1.0, 1.0, 2.0])
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": next(found)})
+    monkeypatch.setattr("ray_jobs.runtime.time.sleep", lambda _: None)
+    await_resources(load_config(DEMO), patience_s=60.0)
+    assert next(found, None) is None
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "waiting up to 60 s for more nodes: speech needs 2 CPUs at once" in said[0]
+
+
+def test_nodes_that_never_come_are_not_waited_for_longer(monkeypatch, capsys):
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0})
+    with pytest.raises(DasError, match="speech needs 2 CPUs"):
+        await_resources(load_config(DEMO), patience_s=0.01)
+    with pytest.raises(DasError, match="speech needs 2 CPUs"):
+        await_resources(load_config(DEMO), patience_s=0.0)
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_a_growing_cluster_is_not_judged_by_its_head(monkeypatch):

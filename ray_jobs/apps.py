@@ -1,6 +1,7 @@
 """Apps of Ray Serve: a cluster may run several jobs, and each ends its own."""
 
 import hashlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,9 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus
 
 from das_lib.errors import DasError
+
+# Its import, not before, has it tell every step of an app.
+logging.getLogger("ray.serve").setLevel(logging.ERROR)
 
 ROUND_ROBIN: dict[str, Any] = {
     "request_router_class": "ray.serve.experimental.round_robin_router.RoundRobinRouter"

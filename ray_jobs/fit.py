@@ -34,7 +34,7 @@ def fit_all(
         on_progress: Called with system, steps done, steps in all and the latest ``loss``.
 
     Returns:
-        For each system what `das_lib.train.job.fit` returned, or the error that ended it.
+        For each system what `das_lib.train.fit.fit` returned, or the error that ended it.
     """
     progress: Any = Progress.remote()
     # Train's watchdog asks the State API whether the run's controller lives. Without an address it
@@ -132,7 +132,7 @@ def _on_worker(config: dict[str, Any]) -> dict[str, Any] | DasError:
     import ray.train
     from ray.train.torch import get_device
 
-    from das_lib.train.job import fit
+    from das_lib.train.fit import fit
 
     job, progress = config["job"], config["progress"]
     context, checkpoint = ray.train.get_context(), ray.train.get_checkpoint()

@@ -5,13 +5,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from ray import serve
 from ray.serve.config import RequestRouterConfig
 
-from das_lib.adml import Fallback, Fixed, Strategy, Transcriber, named_strategy
 from das_lib.bulk.batches import Batches
 from das_lib.config import Config
 from das_lib.errors import DasError, Reject
@@ -21,6 +19,9 @@ from das_lib.speech.audio import Audio
 from das_lib.storage import Folder
 from das_lib.train.systems import LORA, Assembly, split_system
 from ray_jobs.apps import ROUND_ROBIN, app_name, running
+
+if TYPE_CHECKING:
+    from das_lib.adml import Strategy
 
 HEALTH_TIMEOUT_S = 600  # above the longest batch
 
@@ -46,6 +47,11 @@ class Recognizer:
         )
 
     def _load(self, config: Config, assembly: Assembly) -> None:
+        # Here: a driver, which imports this module, would wait for torch for seconds.
+        import torch
+
+        from das_lib.adml import Fallback, Transcriber
+
         torch.set_num_threads(config.serve.pool.threads)
         cache = Path(tempfile.gettempdir()) / "das-models"
         decode = config.decode
@@ -100,10 +106,11 @@ class Recognizer:
         return answers
 
 
-def strategies(config: Config, assembly: Assembly) -> dict[str, Strategy]:
+def strategies(config: Config, assembly: Assembly) -> dict[str, "Strategy"]:
     """How each system of an assembly chooses its tokens."""
+    from das_lib.adml import Fixed, named_strategy
 
-    def strategy(how: int | float | None) -> Strategy:
+    def strategy(how: int | float | None) -> "Strategy":
         if isinstance(how, int):
             return Fixed(how)
         tau = config.adml.tau if how is None else how

@@ -19,9 +19,8 @@ from das_lib.ids import utterance_id
 from das_lib.models import resolve_model
 from das_lib.progress import Progress
 from das_lib.rows import Outcome
-from das_lib.speech.augment import Augmenter
 from das_lib.steps import Step
-from das_lib.train.features import EncodeFeatures, bytes_per_utterance
+from das_lib.train.base import bytes_per_utterance
 from das_lib.train.job import FitJob
 from das_lib.train.leaks import REASON
 from das_lib.train.systems import LORA, MULTI, result_folder, split_system, system_name
@@ -124,6 +123,10 @@ class EncodeTraining:
     """Process: the utterances of SPEECH that are for training, to rows of FEATURES."""
 
     def __init__(self, config: Config, stage: str) -> None:
+        # Here: a driver, which imports this module, would wait for torch and scipy for seconds.
+        from das_lib.speech.augment import Augmenter
+        from das_lib.train.features import EncodeFeatures
+
         self.augment = Augmenter(config.augment, config.seed)
         self.encode = EncodeFeatures(
             resolve_model(config.asr.model),

@@ -9,7 +9,6 @@ utterance here, from the encoder output that is there anyway.
 """
 
 import io
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,15 +198,6 @@ class EncodeFeatures:
             _Heard(token, self._labels.text(trace.tokens), code == "en")
             for token, trace, code in zip(tokens, traces, codes, strict=True)
         ]
-
-
-def bytes_per_utterance(model_folder: Path, *, log_mel: bool) -> int:
-    """Size of what is kept of an utterance: float16 of the whole window."""
-    config = json.loads((model_folder / "config.json").read_text(encoding="utf-8"))
-    frames, width = config["max_source_positions"], config["d_model"]
-    if log_mel:  # the encoder halves the frames
-        frames, width = 2 * frames, config["num_mel_bins"]
-    return 2 * frames * width
 
 
 def _row(row_id: str, domain: str, labels: Labels, encoded_SD: np.ndarray) -> dict[str, object]:

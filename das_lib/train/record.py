@@ -51,7 +51,7 @@ def model_card(
         settings: Sections of the configuration that made it, by name.
         seed: Of every random choice.
         utterances: Numbers by use, such as ``{"train": 950, "validation": 50}``.
-        result: What `das_lib.train.job.fit` returns.
+        result: What `das_lib.train.fit.fit` returns.
     """
     method, learnt = split_system(system)
     front = {

@@ -14,7 +14,8 @@ from das_lib.errors import ModelError
 from das_lib.speech.augment import Augmenter
 from das_lib.testing import tiny_whisper
 from das_lib.train import features
-from das_lib.train.features import EncodeFeatures, bytes_per_utterance
+from das_lib.train.base import bytes_per_utterance
+from das_lib.train.features import EncodeFeatures
 from das_lib.train.labels import LabelEncoder
 from schemas.speech import FEATURES, SPEECH
 from schemas.validate import validate

@@ -6,7 +6,8 @@ import psutil
 import pytest
 
 from das_lib.errors import DasError, StorageError
-from das_lib.train.job import FitJob, fit
+from das_lib.train.fit import fit
+from das_lib.train.job import FitJob
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -12,8 +12,8 @@ from das_lib.config.tree import Baselines, Lora
 from das_lib.errors import DasError
 from das_lib.train.base import load_base
 from das_lib.train.data import FeatureData
+from das_lib.train.fit import fit
 from das_lib.train.forward import text_logits
-from das_lib.train.job import fit
 from das_lib.train.methods import make_trainee
 
 TINY_LORA = Lora(rank=4, alpha=8)

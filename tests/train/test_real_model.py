@@ -17,7 +17,8 @@ from das_lib.speech.speak import SpeakTexts
 from das_lib.train.base import load_base
 from das_lib.train.data import FeatureData
 from das_lib.train.features import EncodeFeatures
-from das_lib.train.job import FitJob, fit
+from das_lib.train.fit import fit
+from das_lib.train.job import FitJob
 from das_lib.train.lora import make_peft_model
 from schemas.text import TEXTS
 

@@ -5,7 +5,7 @@ import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from das_lib.train.job import fit
+from das_lib.train.fit import fit
 from schemas.adapters import CURVE
 from schemas.validate import validate
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from das_lib.train.job import fit
+from das_lib.train.fit import fit
 
 
 def test_a_job_ends_with_an_adapter_and_one_entry_of_history_an_epoch(make_features, make_job):

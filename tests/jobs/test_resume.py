@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
@@ -70,10 +71,12 @@ def small_blocks(tiny, folder):
 @pytest.mark.timeout(2000)
 def test_a_run_killed_in_one_stage_after_the_other_ends_as_an_undisturbed_one(tiny, tmp_path):
     calm, killed = (small_blocks(tiny, tmp_path / name) for name in ("calm", "killed"))
-    calm.das("run")
-    for stage, pattern, count in KILLS:
-        assert kill_when(killed, pattern, count), f"{stage} ended before it could be killed"
-        assert len(list(killed.output.glob(f"{stage}/*/summary.json"))) == 0
+    with ThreadPoolExecutor(1) as beside:
+        undisturbed = beside.submit(calm.das, "run", timeout=900)
+        for stage, pattern, count in KILLS:
+            assert kill_when(killed, pattern, count), f"{stage} ended before it could be killed"
+            assert len(list(killed.output.glob(f"{stage}/*/summary.json"))) == 0
+        undisturbed.result()
     killed.das("run")
 
     for folder in calm.output.glob("*/*-????????/data"):

@@ -81,10 +81,6 @@ class BulkFeed:
         Raises:
             DasError: the replicas cannot start, fail with every window, or do not answer.
         """
-        async with self.start:
-            if not self.started:
-                await asyncio.to_thread(await_app, self.app)
-                self.started = True
         (output,) = outputs
         recordings = [Recording(**row) for row in rows.to_pylist()]
         async with together() as tasks:
@@ -147,6 +143,7 @@ class BulkFeed:
             DasError: the replicas fail with every window, or none has answered for `QUIET_S`.
         """
         system, failed = self.listener.system, 0
+        await self._replicas_started()
         while True:
             try:
                 # Not during the pauses: suspects would wait for each other's.
@@ -162,6 +159,17 @@ class BulkFeed:
             else:
                 self.given_up = 0
                 return answer if isinstance(answer, Reject) else answer[system]
+
+    async def _replicas_started(self) -> None:
+        """Return when the replicas are there: what they will decode first is read while they start.
+
+        Raises:
+            DasError: they cannot start.
+        """
+        async with self.start:
+            if not self.started:
+                await asyncio.to_thread(await_app, self.app)
+                self.started = True
 
     async def _answer(self, request: tuple[Audio, tuple[str, ...], bool, float | None]) -> Any:
         """What a replica answers.

@@ -1,9 +1,9 @@
 """`das bench generate`, `synthesize`, `transcribe`: the pipeline beside the bare engines under it.
 `scale` and `files`: very many rows and recordings.
 
-A pipeline's start (processes, models) is not what a night of work costs. Speech is measured after
-each worker's first block, text after the engine's first answer. The bare engines are loaded before
-their clock starts.
+A pipeline's start (processes, models) and end are not what a night of work costs. Speech is
+measured after each worker's first block and before its last, text after the engine's first answer.
+The bare engines are loaded before their clock starts.
 """
 
 import argparse
@@ -131,7 +131,7 @@ def _synthesize(arguments: argparse.Namespace) -> int:
     publish(
         "synthesize",
         [row | _compared(rates, "rate")],
-        ["Audio seconds/s, of the pipeline after each worker's first block."],
+        ["Audio seconds/s, of the pipeline after each worker's first block and before its last."],
     )
     return 0
 
@@ -177,7 +177,8 @@ def _files(arguments: argparse.Namespace) -> int:
     from ray_jobs.scale_files import compared, measure_files
 
     rows = compared(measure_files([int(count) for count in arguments.files.split(",")]))
-    notes = ["files_per_s: once all readers work.", "ratio: to the median of the fewest files."]
+    notes = ["files_per_s: while all readers have blocks to begin."]
+    notes += ["ratio: to the median of the fewest files."]
     publish("files", rows, [f"{_MEMORY} of the run.", *notes])
     return 0 if all(row["missing"] == row["twice"] == 0 for row in rows) else 1
 

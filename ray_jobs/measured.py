@@ -63,7 +63,10 @@ def pipeline_rate(tts: Tts, actors: int, count: int) -> float:
 
 
 def steady_rate(commits: Sequence[tuple[float, float]], workers: int) -> float:
-    """Amount a second after each worker's first commit.
+    """Amount a second from each worker's first commit until none is given a new block.
+
+    Without the end, as without the start: what was begun before the first commits is among the
+    last ones, which in a short run are a large part.
 
     Args:
         commits: Time and amount of each.
@@ -73,12 +76,13 @@ def steady_rate(commits: Sequence[tuple[float, float]], workers: int) -> float:
         DasError: there are too few commits.
     """
     ordered = sorted(commits)
-    if len(ordered) < 2 * workers:
+    steady = ordered[workers:-workers]
+    if not steady:
         raise DasError(
             f"{len(ordered)} blocks of {workers} workers are too few to measure; give more texts"
         )
-    begun = ordered[workers - 1][0]
-    return sum(amount for _, amount in ordered[workers:]) / max(ordered[-1][0] - begun, 1e-9)
+    seconds = steady[-1][0] - ordered[workers - 1][0]
+    return sum(amount for _, amount in steady) / max(seconds, 1e-9)
 
 
 def bare_speech(tts: Tts, actors: int, count: int) -> float:

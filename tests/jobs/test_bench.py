@@ -21,15 +21,16 @@ def test_speech_through_ray_data_is_measured_beside_bare_engines(capsys):
     assert row["ratio"] == pytest.approx(row["pipeline_rate"] / row["bare_rate"])
 
 
-def test_the_sentences_differ_and_a_rate_leaves_the_start_out():
+def test_the_sentences_differ_and_a_rate_leaves_start_and_end_out():
     from ray_jobs.measured import sentences, steady_rate
 
     assert len(set(sentences(250))) == 250
-    # Two workers that begin at 30 s and 31 s, then 4 amounts of 5 until 41 s.
-    commits = [(30, 5), (31, 5), (35, 5), (36, 5), (40, 5), (41, 5)]
+    # Two workers that begin at 30 s and 31 s, then 4 amounts of 5 until 41 s; what each still has
+    # then is done sooner, for nothing new is begun beside it.
+    commits = [(30, 5), (31, 5), (35, 5), (36, 5), (40, 5), (41, 5), (43, 5), (43, 5)]
     assert steady_rate(commits, 2) == pytest.approx(20 / 10)
     with pytest.raises(DasError, match="give more texts"):
-        steady_rate(commits[:3], 2)
+        steady_rate(commits[:4], 2)
 
 
 def test_many_files_are_compared_with_the_median_of_the_fewest():

@@ -64,8 +64,8 @@ def test_a_killed_worker_goes_on_from_the_last_checkpoint(two_cpus, make_feature
     def kill(system: str, step: int, total: int, metrics: dict[str, float]) -> None:
         if killed or not 6 <= step < total - 6:
             return
-        for process in psutil.process_iter(["cmdline"]):
-            if "ray::RayTrainWorker" in (process.info["cmdline"] or []):
+        for process in psutil.Process().children(recursive=True):
+            if "ray::RayTrainWorker" in process.cmdline():
                 process.kill()
                 killed.append(step)
 

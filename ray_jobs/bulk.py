@@ -192,7 +192,7 @@ def transcribe_corpus(bulk: Bulk) -> dict[str, Any]:
     todo = pending_items({"corpus": recordings}, {"corpus": transcripts}) + _again(bulk)
     decoding = 0.0
     # Ray takes seconds to start: not for nothing.
-    session = partial(ray_session, bulk.config, dashboard=False)
+    session = partial(ray_session, bulk.config, bulk=True)
     with session() if todo or _to_export(bulk) else nullcontext():
         if todo:
             decoding = _decode(bulk, todo)

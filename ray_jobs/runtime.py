@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import ray
@@ -17,6 +17,7 @@ import ray.exceptions
 from das_lib.config import Config
 from das_lib.errors import DasError
 from das_lib.storage import Folder
+from ray_jobs.scheduling import work_in_batches
 
 FEEDERS = 2  # a second block is read while the first is decoded: batches stay full
 FEEDER_CPUS = 0.25
@@ -62,12 +63,13 @@ def job_path(path: str) -> str:
 
 
 @contextmanager
-def ray_session(config: Config, *, dashboard: bool = True) -> Iterator[None]:
+def ray_session(config: Config, *, bulk: bool = False) -> Iterator[None]:
     """Join the cluster that ``RAY_ADDRESS`` or a submitted job names, else start a local Ray.
 
     Args:
         config: The run's.
-        dashboard: Of a local Ray. Training needs it (see `_init`); it is ten processes more.
+        bulk: A local Ray is for one long job that needs neither the dashboard, which is ten
+            processes more and which training asks (see `_init`), nor answers at once.
 
     Raises:
         DasError: the cluster cannot be reached, or is too small for the configuration.
@@ -82,7 +84,7 @@ def ray_session(config: Config, *, dashboard: bool = True) -> Iterator[None]:
     # Standard output is for results; Ray prints hints about its worker processes there.
     with redirect_stdout(_RayLog()):
         if mine:
-            _init(config, dashboard)
+            _init(config, bulk)
         try:
             _quiet()
             await_resources(config, NODES_S if mine and _joins() else 0.0)
@@ -191,17 +193,17 @@ def _joins() -> bool:
     return "RAY_ADDRESS" in os.environ or in_submitted_job()
 
 
-def _init(config: Config, dashboard: bool) -> None:
+def _init(config: Config, bulk: bool) -> None:
     options: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not _joins():
         # "local": otherwise a cluster that someone started on this machine would be joined.
         options |= {"address": "local", "num_cpus": config.ray.num_cpus}
         # Its State API is what Ray Train's watchdog of a domain's controller asks: without it,
         # every domain waits 12 s for the watchdog to end, which could not have done its work.
-        options |= {"include_dashboard": dashboard}
+        options |= {"include_dashboard": not bulk}
         for name, value in CALM.items():
             os.environ.setdefault(name, value)
-        _work_in_batches()
+        work_in_batches(long_slices=bulk)
         # Nobody reclaims this machine: one process less for each domain's training.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     try:
@@ -211,17 +213,6 @@ def _init(config: Config, dashboard: bool) -> None:
             f"the Ray cluster {os.environ.get('RAY_ADDRESS', 'auto')} cannot be joined: {error}; "
             "check RAY_ADDRESS and RAY_AUTH_TOKEN, or unset RAY_ADDRESS to start a local Ray"
         ) from error
-
-
-def _work_in_batches() -> None:
-    """Have Linux schedule Ray's processes, which inherit it, as batch work.
-
-    Even at rest, Ray's processes wake up all the time, and each would at once stop the one that
-    computes. As batch work it goes on to the end of its slice.
-    """
-    if sys.platform == "linux":
-        with suppress(OSError):  # a sandbox may forbid it
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _quiet() -> None:

@@ -1,6 +1,8 @@
 """The Ray that a job starts on one machine."""
 
+import ctypes
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import ray
 
 from das_lib.config import parse_config
 from ray_jobs.runtime import CALM, ray_session
+from ray_jobs.scheduling import SCHED_SETATTR, SLICE_NS, Attributes
 
 pytestmark = pytest.mark.ray
 
@@ -23,21 +26,30 @@ def config(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has batch work")
-def test_its_processes_do_not_interrupt_one_another(config):
+@pytest.mark.parametrize("bulk", [False, True])
+def test_its_processes_do_not_interrupt_one_another(config, bulk):
+    def scheduled():
+        found, number = Attributes(), SCHED_SETATTR[platform.machine()] + 1  # sched_getattr
+        size = ctypes.sizeof(Attributes)
+        ctypes.CDLL(None).syscall(number, 0, ctypes.byref(found), size, 0)
+        return found.policy, found.runtime
+
     before = os.sched_getscheduler(0)
     try:
-        with ray_session(config):
-            ask = ray.remote(num_cpus=0.1)(lambda: os.sched_getscheduler(0))
-            assert ray.get(ask.remote()) == os.SCHED_BATCH
+        with ray_session(config, bulk=bulk):
+            policy, slice_ns = ray.get(ray.remote(num_cpus=0.1)(scheduled).remote())
     finally:
         os.sched_setscheduler(0, before, os.sched_param(0))
+    assert policy == os.SCHED_BATCH
+    if tuple(map(int, platform.release().split(".")[:2])) >= (6, 12):
+        assert (slice_ns == SLICE_NS) == bulk
 
 
 def test_its_processes_look_around_seldom(config, monkeypatch):
     for name in CALM:
         monkeypatch.setenv(name, "")  # restored afterwards
         monkeypatch.delenv(name)
-    with ray_session(config, dashboard=False):
+    with ray_session(config, bulk=True):
         ask = ray.remote(num_cpus=0.1)(lambda: dict(os.environ))
         seen = ray.get(ask.remote())
     assert {name: seen.get(name) for name in CALM} == CALM

@@ -17,7 +17,11 @@ for package in ("das_lib", "schemas"):
     root = importlib.import_module(package)
     for module in pkgutil.walk_packages(root.__path__, package + "."):
         if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+            try:
+                importlib.import_module(module.name)
+            except ImportError as error:  # das_lib.adml.cpu.amx, where there is none
+                if "the CPU has no" not in str(error):
+                    raise
             print(module.name)
 """
 

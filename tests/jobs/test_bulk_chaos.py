@@ -18,22 +18,18 @@ from pathlib import Path
 import boto3
 import fsspec
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from feeding import outcome_of
 from job_project import ROOT, make_project
 from s3_server import s3_server, use_s3
 from stumbling_s3 import FAULTS, StumblingS3
 
-from das_lib.bulk.hear import HearSettings
-from das_lib.bulk.recording import Recording
 from das_lib.errors import DasError
 from das_lib.speech.audio import to_flac
 from das_lib.storage import Folder
 from ray_jobs import bulk_feed
-from ray_jobs.bulk_feed import BulkFeed, Listener
 from ray_jobs.cluster import Cluster
-from schemas.bulk import RECORDINGS
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 BAD = {"empty.flac": "empty-audio", "text.flac": "not-audio"}
@@ -261,33 +257,13 @@ def engines(two_cpus):
     serve.shutdown()
 
 
-def outcome_of(folder, **levels):
-    """What a worker makes of recordings of those levels."""
-    for name, level in levels.items():
-        (folder / name).write_bytes(to_flac(np.full(8000, level, np.float32)))
-    table = [Recording(id=name, url=str(folder / name)).to_row() for name in levels]
-    listener = Listener(
-        settings=HearSettings(),
-        vad=False,
-        system="base",
-        branches=("base",),
-        language="en",
-        model="engine",
-        adapters=(),
-        windows_at_once=8,
-    )
-    feed = BulkFeed("engines", listener)
-    rows = pa.Table.from_pylist(table, schema=RECORDINGS)
-    return asyncio.run(feed(rows, ["corpus"]))["corpus"]
-
-
 def test_a_window_that_breaks_replicas_is_rejected_and_those_beside_it_are_not(
     engines, tmp_path, monkeypatch
 ):
     # Two break replicas, and each may take the same neighbours along until it is a suspect.
     monkeypatch.setattr(bulk_feed, "TRIES", 2 * bulk_feed.SUSPECT + 1)
     fine = {f"{i}.flac": FINE for i in range(9)}
-    outcome = outcome_of(tmp_path, **fine, **{"raises.flac": RAISE, "exits.flac": EXIT})
+    outcome = outcome_of("engines", tmp_path, **fine, **{"raises.flac": RAISE, "exits.flac": EXIT})
     assert sorted(outcome.rows["id"].to_pylist()) == sorted(fine)
     rejects = {reject.id: reject for reject in outcome.rejects}
     assert {id: reject.reason for id, reject in rejects.items()} == {
@@ -301,12 +277,12 @@ def test_replicas_that_fail_with_every_window_end_the_job(engines, tmp_path, mon
     monkeypatch.setattr(bulk_feed, "TRIES", 2)
     monkeypatch.setattr(bulk_feed, "IN_A_ROW", 3)
     with pytest.raises(DasError, match=r"4 windows in a row.*MemoryError.*resumes"):
-        outcome_of(tmp_path, **{f"{i}.flac": RAISE for i in range(6)})
-    outcome = outcome_of(tmp_path, **{f"{i}.flac": RAISE for i in range(3)})
+        outcome_of("engines", tmp_path, **{f"{i}.flac": RAISE for i in range(6)})
+    outcome = outcome_of("engines", tmp_path, **{f"{i}.flac": RAISE for i in range(3)})
     assert [reject.reason for reject in outcome.rejects] == ["replica-failed"] * 3
 
 
 def test_replicas_that_never_answer_end_the_job(engines, tmp_path, monkeypatch):
     monkeypatch.setattr(bulk_feed, "QUIET_S", 3.0)
     with pytest.raises(DasError, match="no replica has answered"):
-        outcome_of(tmp_path, **{f"{i}.flac": HANG for i in range(4)})
+        outcome_of("engines", tmp_path, **{f"{i}.flac": HANG for i in range(4)})

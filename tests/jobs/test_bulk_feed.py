@@ -3,15 +3,10 @@
 import asyncio
 import threading
 
-import numpy as np
-import pyarrow as pa
+from feeding import outcome_of
 from ray import serve
 
-from das_lib.bulk.hear import HearSettings
-from das_lib.bulk.recording import Recording
-from das_lib.speech.audio import to_flac
 from ray_jobs import bulk_feed
-from schemas.bulk import RECORDINGS
 
 ANSWER = {"text": "", "language": "en", "words": [], "avg_logprob": 0.0} | {
     "temperature": 0.0,
@@ -38,33 +33,18 @@ class Replicas:
 def test_the_first_recordings_are_read_while_the_replicas_start(tmp_path, monkeypatch):
     replicas, read = Replicas(), threading.Event()
 
-    def decode(file, **_):
-        yield np.full(8000, 0.1, np.float32)
+    def decode(file, **options):
+        yield from real(file, **options)
         read.set()
 
     def await_app(app):
         assert read.wait(30), "nothing was read until the replicas were there"
         replicas.there = True
 
+    real = bulk_feed.decode
     monkeypatch.setattr(serve, "get_app_handle", lambda app: replicas)
     monkeypatch.setattr(bulk_feed, "decode", decode)
     monkeypatch.setattr(bulk_feed, "await_app", await_app)
     names = [f"{i}.flac" for i in range(5)]
-    for name in names:
-        (tmp_path / name).write_bytes(to_flac(np.full(8000, 0.1, np.float32)))
-    feed = bulk_feed.BulkFeed(
-        "late",
-        bulk_feed.Listener(
-            settings=HearSettings(),
-            vad=False,
-            system="base",
-            branches=("base",),
-            language="en",
-            model="engine",
-            adapters=(),
-            windows_at_once=2,
-        ),
-    )
-    rows = [Recording(id=name, url=str(tmp_path / name)).to_row() for name in names]
-    outcome = asyncio.run(feed(pa.Table.from_pylist(rows, schema=RECORDINGS), ["corpus"]))
-    assert sorted(outcome["corpus"].rows["id"].to_pylist()) == names
+    outcome = outcome_of("late", tmp_path, **dict.fromkeys(names, 0.1))
+    assert sorted(outcome.rows["id"].to_pylist()) == names

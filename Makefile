@@ -7,13 +7,18 @@ BIN := .venv/bin
 UV := $(BIN)/python -m uv
 MODELS := openai/whisper-base HuggingFaceTB/SmolLM2-135M-Instruct en_US-joe-medium sentence-transformers/all-MiniLM-L6-v2
 
-.PHONY: demo test check format requirements clean
+.PHONY: demo test test-ray test-rest check format requirements clean
 
 demo: .venv/models
 	$(BIN)/das run -c configs/demo.yaml
 
+# Two at a time: one runs all that starts Ray, which takes the machine to be its own, the other all
+# else, while Ray starts processes. Ray starts its workers at niceness 15: nice has both be equal.
 test: .venv/models
-	$(BIN)/python -m pytest --durations=25
+	$(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=line) test-ray test-rest
+
+test-ray test-rest: test-%: .venv/models
+	nice -n 19 $(BIN)/python -m pytest --durations=25 -m "$(if $(filter ray,$*),ray,not ray)"
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -12,6 +12,14 @@ with mock.patch.dict(os.environ, TRITON_INTERPRET="1"), contextlib.suppress(Impo
     import triton  # noqa: F401
 
 
+def pytest_collection_modifyitems(items):
+    """Last comes what kills processes and waits for them to come back.
+
+    Then the other process of `make test` has ended, and nobody waits in vain.
+    """
+    items.sort(key=lambda item: item.path.stem.endswith("_chaos"))
+
+
 @pytest.fixture(scope="module")
 def two_cpus():
     """A local Ray of two CPUs in this process."""

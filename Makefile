@@ -15,7 +15,7 @@ demo: .venv/models
 # Two at a time: one runs all that starts Ray, which takes the machine to be its own, the other all
 # else, while Ray starts processes. Ray starts its workers at niceness 15: nice has both be equal.
 test: .venv/models
-	$(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=line) test-ray test-rest
+	$(MAKE) --jobs=2 test-ray test-rest
 
 test-ray test-rest: test-%: .venv/models
 	nice -n 19 $(BIN)/python -m pytest --durations=25 -m "$(if $(filter ray,$*),ray,not ray)"

@@ -35,37 +35,33 @@ class Endpoint(BaseHTTPRequestHandler):
             number = cls.asked[content] = cls.asked.get(content, 0) + 1
             cls.bodies.append(body)
             cls.keys_seen.append(self.headers["Authorization"])
-        try:
-            time.sleep(0.05)
-            if content == "limited" and number <= 2:
-                return self.answer(429, {"error": {"message": "slow down"}}, {"Retry-After": "0.1"})
-            if content == "down":
-                return self.answer(
-                    500, {"error": {"message": f"no {self.headers['Authorization']}"}}
-                )
-            if content == "stalls" and number == 1:
-                time.sleep(2)
-            if content == "odd":
-                return self.answer(200, {"hello": 1})
-            reply = None if content == "empty" else f"reply to {content}"
-            choice = {"index": 0, "finish_reason": "stop"}
-            choice["message"] = {"role": "assistant", "content": reply}
-            return self.answer(
-                200,
-                {
-                    "id": "1",
-                    "object": "chat.completion",
-                    "created": 0,
-                    "model": body["model"],
-                    "choices": [choice],
-                    "usage": {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4},
-                },
-            )
-        finally:
-            with cls.lock:
-                cls.at_once -= 1
+        time.sleep(0.05)
+        if content == "limited" and number <= 2:
+            return self.answer(429, {"error": {"message": "slow down"}}, {"Retry-After": "0.1"})
+        if content == "down":
+            return self.answer(500, {"error": {"message": f"no {self.headers['Authorization']}"}})
+        if content == "stalls" and number == 1:
+            time.sleep(2)
+        if content == "odd":
+            return self.answer(200, {"hello": 1})
+        reply = None if content == "empty" else f"reply to {content}"
+        choice = {"index": 0, "finish_reason": "stop"}
+        choice["message"] = {"role": "assistant", "content": reply}
+        return self.answer(
+            200,
+            {
+                "id": "1",
+                "object": "chat.completion",
+                "created": 0,
+                "model": body["model"],
+                "choices": [choice],
+                "usage": {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4},
+            },
+        )
 
     def answer(self, status, body, headers=None):
+        with self.lock:  # before the client, who may ask the next, has it
+            type(self).at_once -= 1
         content = json.dumps(body).encode()
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", **(headers or {})}.items():

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import ray
 import ray.data
@@ -23,6 +24,9 @@ FEEDERS = 2  # a second block is read while the first is decoded: batches stay f
 FEEDER_CPUS = 0.25
 NO_PROGRESS_TIMEOUT_S = 900  # a stuck dataset is an error, not a night lost
 NODES_S = 120.0  # within this, a node that died is back, or another stands in for it
+STARTS = 3
+"""How often a local Ray is started. Ray ends a node of which a helper is not there within 15 s, a
+number that cannot be set (ray-project/ray#65983); on a busy machine the first one takes longer."""
 
 CALM = {
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",  # 0.1
@@ -194,7 +198,7 @@ def _joins() -> bool:
 
 
 def _init(config: Config, bulk: bool) -> None:
-    options: dict[str, object] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not _joins():
         # "local": otherwise a cluster that someone started on this machine would be joined.
         options |= {"address": "local", "num_cpus": config.ray.num_cpus}
@@ -207,12 +211,34 @@ def _init(config: Config, bulk: bool) -> None:
         # Nobody reclaims this machine: one process less for each domain's training.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     try:
-        ray.init(**options)  # type: ignore[arg-type]
+        start_ray(options)
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise DasError(
             f"the Ray cluster {os.environ.get('RAY_ADDRESS', 'auto')} cannot be joined: {error}; "
             "check RAY_ADDRESS and RAY_AUTH_TOKEN, or unset RAY_ADDRESS to start a local Ray"
         ) from error
+
+
+def start_ray(options: Mapping[str, Any]) -> None:
+    """`ray.init`, again where the node of a local Ray was not there in time, see `STARTS`.
+
+    Raises:
+        DasError: the last time, too.
+    """
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:  # Ray gives this one no class of its own
+            if "node timed out during startup" not in str(error):
+                raise
+            if not left:
+                raise DasError(
+                    f"a local Ray did not start in time, {STARTS} times in turn; give the machine "
+                    "less else to do, or look into /tmp/ray/session_latest/logs (raylet.err)"
+                ) from error
+        line = f"{'ray':<12} did not start in time, trying again"
+        print(line, file=sys.stderr, flush=True)
 
 
 def _quiet() -> None:

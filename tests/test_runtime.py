@@ -1,5 +1,6 @@
 """Resources and places, before any Ray is started."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from ray_jobs.runtime import (
     await_resources,
     output_folder,
     parallel_domains,
+    ray_session,
     require_resources,
 )
 
@@ -55,6 +57,53 @@ def test_nodes_that_never_come_are_not_waited_for_longer(monkeypatch, capsys):
     with pytest.raises(DasError, match="speech needs 2 CPUs"):
         await_resources(load_config(DEMO), patience_s=0.0)
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+LATE = Exception("The current node timed out during startup. This could happen because ...")
+
+
+def starts(monkeypatch, *outcomes):
+    """Have `ray.init` end so, one call after the other; what is left of them."""
+    left = list(outcomes)
+
+    def init(**_):
+        outcome = left.pop(0)
+        if outcome is not None:
+            raise outcome
+
+    # What a local Ray is given in the environment stays here.
+    kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    monkeypatch.setattr(os, "environ", kept)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
+    for name in ("work_in_batches", "_quiet"):  # change this process
+        monkeypatch.setattr(f"ray_jobs.runtime.{name}", lambda **_: None)
+    return left
+
+
+def test_a_local_ray_that_was_not_there_in_time_is_started_again(monkeypatch, capsys):
+    left = starts(monkeypatch, LATE, LATE, None)
+    with ray_session(load_config(DEMO)):
+        assert not left
+    assert capsys.readouterr().err.count("ray          did not start in time, trying again") == 2
+
+
+def test_a_local_ray_that_never_starts_says_where_to_look(monkeypatch):
+    left = starts(monkeypatch, LATE, LATE, LATE, None)
+    with (
+        pytest.raises(DasError, match=r"3 times in turn; .*raylet\.err"),
+        ray_session(load_config(DEMO)),
+    ):
+        pass
+    assert left == [None]
+
+
+def test_another_failure_of_ray_is_not_tried_again(monkeypatch):
+    left = starts(monkeypatch, ValueError("no such option"), None)
+    with pytest.raises(ValueError, match="no such option"), ray_session(load_config(DEMO)):
+        pass
+    assert left == [None]
 
 
 def test_a_growing_cluster_is_not_judged_by_its_head(monkeypatch):

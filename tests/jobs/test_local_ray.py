@@ -45,6 +45,30 @@ def test_its_processes_do_not_interrupt_one_another(config, bulk):
         assert (slice_ns == SLICE_NS) == bulk
 
 
+SLOW_AT_FIRST = """
+import pathlib, sys, time
+
+if any(argument.endswith("dashboard/agent.py") for argument in sys.orig_argv):
+    try:
+        pathlib.Path(__file__).with_suffix(".begun").touch(exist_ok=False)
+    except FileExistsError:
+        pass
+    else:
+        time.sleep(20)
+"""
+
+
+def test_it_is_started_again_where_a_helper_takes_longer_than_ray_waits(
+    config, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "sitecustomize.py").write_text(SLOW_AT_FIRST)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with ray_session(config, bulk=True):
+        assert ray.get(ray.remote(num_cpus=0.1)(lambda: 1).remote()) == 1
+    assert (tmp_path / "sitecustomize.begun").exists()
+    assert "did not start in time, trying again" in capsys.readouterr().err
+
+
 def test_its_processes_look_around_seldom(config, monkeypatch):
     for name in CALM:
         monkeypatch.setenv(name, "")  # restored afterwards

@@ -16,24 +16,22 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 def kill_when(project, pattern, count):
-    """Start a run, kill its driver once ``count`` files match; whether it was still at work."""
-    process = subprocess.Popen(
-        project.command("run"),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    """Start a run, kill its driver once ``count`` files match; it must still be at work then."""
+    log = project.config.with_name("killed.log")
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            project.command("run"), cwd=ROOT, stdout=out, stderr=out, start_new_session=True
+        )
     deadline = time.monotonic() + 400  # a slow machine takes minutes to start a stage
     while process.poll() is None and time.monotonic() < deadline:
         if len(list(project.output.glob(pattern))) >= count:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
-            return True
+            return
         time.sleep(0.01)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    return False
+    pytest.fail(f"ended, or never came to {pattern}: {log.read_text()[-4000:]}")
 
 
 SEED = {
@@ -74,7 +72,7 @@ def test_a_run_killed_in_one_stage_after_the_other_ends_as_an_undisturbed_one(ti
     with ThreadPoolExecutor(1) as beside:
         undisturbed = beside.submit(calm.das, "run", timeout=900)
         for stage, pattern, count in KILLS:
-            assert kill_when(killed, pattern, count), f"{stage} ended before it could be killed"
+            kill_when(killed, pattern, count)
             assert len(list(killed.output.glob(f"{stage}/*/summary.json"))) == 0
         undisturbed.result()
     killed.das("run")

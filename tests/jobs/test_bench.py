@@ -1,13 +1,18 @@
 """The benchmarks that need Ray, on fake engines."""
 
 import json
+import os
+import statistics
+from pathlib import Path
 
 import pytest
 
 from das_lib.errors import DasError
+from ray_jobs import measured_transcribe
 from ray_jobs.cli import main
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+SHARED = Path(os.environ.get("DAS_SHARED_DATA", "../shared/data")) / "speech"
 
 
 def test_speech_through_ray_data_is_measured_beside_bare_engines(capsys):
@@ -19,6 +24,22 @@ def test_speech_through_ray_data_is_measured_beside_bare_engines(capsys):
     assert (row["engine"], row["actors"], row["texts"]) == ("fake", 2, 60)
     assert row["pipeline_rate"] > 0
     assert row["ratio"] == pytest.approx(row["pipeline_rate"] / row["bare_rate"])
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no shared speech in {SHARED}: DAS_SHARED_DATA")
+def test_the_bulk_job_is_measured_between_two_runs_of_the_bare_loop(tiny, capsys, monkeypatch):
+    bare, measure = [], measured_transcribe.bare_rtfx
+    monkeypatch.setattr(
+        measured_transcribe, "bare_rtfx", lambda *args: bare.append(measure(*args)) or bare[-1]
+    )
+    command = ["bench", "transcribe", "--model", str(tiny), "--k", "1", "--batch", "2"]
+    assert main([*command, "--recordings", "12", "--bare", "4"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert (row["k"], row["recordings"], row["replicas"]) == (1, 12, 2)
+    assert len(bare) == 2
+    assert row["bare_rtfx"] == pytest.approx(statistics.harmonic_mean(bare))
+    assert row["ratio"] == pytest.approx(row["pipeline_rtfx"] / row["bare_rtfx"])
+    assert 0 < row["batch_fill"] <= 1
 
 
 def test_the_sentences_differ_and_a_rate_leaves_start_and_end_out():

@@ -17,8 +17,10 @@ demo: .venv/models
 test: .venv/models
 	$(MAKE) --jobs=2 test-ray test-rest
 
-test-ray test-rest: test-%: .venv/models
-	nice -n 19 $(BIN)/python -m pytest --durations=25 -m "$(if $(filter ray,$*),ray,not ray)"
+test-ray: MARKS = ray
+test-rest: MARKS = not ray
+test-ray test-rest: .venv/models
+	nice -n 19 $(BIN)/python -m pytest --durations=25 -m "$(MARKS)"
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -26,7 +26,7 @@ NO_PROGRESS_TIMEOUT_S = 900  # a stuck dataset is an error, not a night lost
 NODES_S = 120.0  # within this, a node that died is back, or another stands in for it
 STARTS = 3
 """How often a local Ray is started. Ray ends a node of which a helper is not there within 15 s, a
-number that cannot be set (ray-project/ray#65983); on a busy machine the first one takes longer."""
+number that cannot be set (ray-project/ray#65983); on a busy machine that may be too short."""
 
 CALM = {
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",  # 0.1
@@ -234,8 +234,8 @@ def start_ray(options: Mapping[str, Any]) -> None:
                 raise
             if not left:
                 raise DasError(
-                    f"a local Ray did not start in time, {STARTS} times in turn; give the machine "
-                    "less else to do, or look into /tmp/ray/session_latest/logs (raylet.err)"
+                    f"a local Ray did not start in time, {STARTS} times in turn; stop other "
+                    "work on this machine, or see /tmp/ray/session_latest/logs (raylet.err)"
                 ) from error
         line = f"{'ray':<12} did not start in time, trying again"
         print(line, file=sys.stderr, flush=True)

@@ -15,7 +15,7 @@ with mock.patch.dict(os.environ, TRITON_INTERPRET="1"), contextlib.suppress(Impo
 def pytest_collection_modifyitems(items):
     """Last comes what kills processes and waits for them to come back.
 
-    Then the other process of `make test` has ended, and nobody waits in vain.
+    By then the other process of `make test`, which has less to do, leaves the machine to it.
     """
     items.sort(key=lambda item: item.path.stem.endswith("_chaos"))
 
@@ -29,7 +29,7 @@ def two_cpus():
 
     # "local": without an address, Ray joins whatever cluster was started last on the machine. With
     # the dashboard, as `das` starts it.
-    options = {"address": "local", "num_cpus": 2, "include_dashboard": True}
-    start_ray({**options, "log_to_driver": False})
+    more = {"include_dashboard": True, "log_to_driver": False}
+    start_ray({"address": "local", "num_cpus": 2, **more})
     yield
     ray.shutdown()

@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import ray.exceptions
 from das_lib.config import Config
 from das_lib.errors import DasError
 from das_lib.storage import Folder
-from ray_jobs.scheduling import work_in_batches
+from ray_jobs.scheduling import batch_work
 
 FEEDERS = 2  # a second block is read while the first is decoded: batches stay full
 FEEDER_CPUS = 0.25
@@ -85,13 +85,14 @@ def ray_session(config: Config, *, bulk: bool = False) -> Iterator[None]:
     # Workers use this process's interpreter; `uv run` would otherwise install anew on each.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     mine = not ray.is_initialized()
+    local = mine and not _joins()
     # Standard output is for results; Ray prints hints about its worker processes there.
-    with redirect_stdout(_RayLog()):
+    with redirect_stdout(_RayLog()), batch_work(long_slices=bulk) if local else nullcontext():
         if mine:
             _init(config, bulk)
         try:
             _quiet()
-            await_resources(config, NODES_S if mine and _joins() else 0.0)
+            await_resources(config, NODES_S if mine and not local else 0.0)
             yield
         finally:
             if mine:
@@ -207,7 +208,6 @@ def _init(config: Config, bulk: bool) -> None:
         options |= {"include_dashboard": not bulk}
         for name, value in CALM.items():
             os.environ.setdefault(name, value)
-        work_in_batches(long_slices=bulk)
         # Nobody reclaims this machine: one process less for each domain's training.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     try:

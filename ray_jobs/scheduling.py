@@ -4,13 +4,14 @@ import ctypes
 import os
 import platform
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 SLICE_NS = 100_000_000
 """The longest that Linux takes."""
 
 SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
-"""The call's number; the C library has no function for it everywhere."""
+"""The call's number; `sched_getattr` has the next. Not every C library has functions for them."""
 
 
 class Attributes(ctypes.Structure):
@@ -28,8 +29,19 @@ class Attributes(ctypes.Structure):
     )
 
 
-def work_in_batches(*, long_slices: bool) -> None:
-    """Have Linux schedule this process, and those that it starts, as batch work.
+def scheduling() -> Attributes | None:
+    """How Linux schedules this thread; None where that cannot be asked."""
+    number = SCHED_SETATTR.get(platform.machine())
+    if sys.platform != "linux" or number is None:
+        return None
+    found, size = Attributes(), ctypes.sizeof(Attributes)
+    failed = ctypes.CDLL(None).syscall(number + 1, 0, ctypes.byref(found), size, 0)
+    return None if failed else found
+
+
+@contextmanager
+def batch_work(*, long_slices: bool) -> Iterator[None]:
+    """Have Linux schedule this thread, and the processes that it starts, as batch work meanwhile.
 
     Even at rest, each of Ray's processes wakes up some hundred times a second, and each would at
     once stop the one that computes. As batch work it goes on to the end of its slice. A sandbox may
@@ -40,12 +52,17 @@ def work_in_batches(*, long_slices: bool) -> None:
             for answers that come so much later. Linux has them since 6.12; else they are a few
             milliseconds.
     """
-    if sys.platform != "linux":
+    before = scheduling()
+    if before is None:
+        yield
         return
-    with suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    number = SCHED_SETATTR.get(platform.machine())
-    if long_slices and number is not None:
-        size, nice = ctypes.sizeof(Attributes), os.getpriority(os.PRIO_PROCESS, 0)
-        batch = Attributes(size, os.SCHED_BATCH, 0, nice, 0, SLICE_NS, 0, 0)
-        ctypes.CDLL(None).syscall(number, 0, ctypes.byref(batch), 0)
+    slice_ns = SLICE_NS if long_slices else before.runtime
+    _schedule(Attributes(before.size, os.SCHED_BATCH, 0, before.nice, 0, slice_ns, 0, 0))
+    try:
+        yield
+    finally:
+        _schedule(before)
+
+
+def _schedule(attributes: Attributes) -> None:
+    ctypes.CDLL(None).syscall(SCHED_SETATTR[platform.machine()], 0, ctypes.byref(attributes), 0)

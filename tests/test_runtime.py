@@ -77,8 +77,7 @@ def starts(monkeypatch, *outcomes):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
-    for name in ("work_in_batches", "_quiet"):  # change this process
-        monkeypatch.setattr(f"ray_jobs.runtime.{name}", lambda **_: None)
+    monkeypatch.setattr("ray_jobs.runtime._quiet", lambda: None)  # changes this process
     return left
 
 

@@ -68,7 +68,9 @@ def add_benches(parser: argparse.ArgumentParser) -> Any:
     text = "long recordings: speed, WER and times, beside faster-whisper's batched pipeline"
     longform = benches.add_parser("longform", parents=[common], help=text, description=text)
     longform.add_argument("--minutes", type=float, default=60.0, help="of a recording (60)")
-    longform.add_argument("--recordings", type=_count, default=1, help="of other clips each (1)")
+    longform.add_argument(
+        "--recordings", type=_count, default=1, help="of other clips each, heard in turn (1)"
+    )
     longform.add_argument("--precision", default="float32,bfloat16", help="by commas")
     longform.add_argument("--no-peers", action="store_true", help="without faster-whisper")
     longform.set_defaults(handler=_longform)

@@ -2,13 +2,15 @@
 
 Clips are joined with silence and faint noise between them: where each is spoken is known. Speed is
 compared as faster-whisper works by default, without word times; a second run with them says where
-words stand, and what that costs.
+words stand, and what that costs. All hear one recording before any hears the next: what else the
+machine does for some minutes, and an hour is many, meets all alike.
 """
 
 import itertools
 import statistics
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,7 @@ import numpy as np
 from das_lib.adml import Adml, Fixed, Transcriber
 from das_lib.adml.linear import Precision
 from das_lib.bench.peers import faster_whisper_model
-from das_lib.bench.timing import measure, publish, spread
+from das_lib.bench.timing import measure, publish, ratio, spread
 from das_lib.bulk.hear import Heard, HearSettings
 from das_lib.bulk.local import hear_locally
 from das_lib.bulk.transcript import Word
@@ -94,16 +96,21 @@ def bench_longform(
     threads: int,
     peers: bool,
 ) -> None:
-    """Measure and publish a row for each engine, precision and number of adapters."""
+    """Measure and publish a row for each engine, precision and number of adapters.
+
+    Speed is the median over the recordings in each round, the ratio the median of those within a
+    recording.
+    """
     made: list[Recording] = []
     for _ in range(recordings):
         first = made[-1].spoken[-1].clip + 1 if made else 0
         made.append(join(clips, texts, minutes, first))
-    total_s = sum(len(one.audio) for one in made) / SAMPLE_RATE
+    seconds_of = [len(one.audio) / SAMPLE_RATE for one in made]
     vad = Vad.from_package()
-    subjects: dict[str, Any] = {}
+    subjects: dict[str, Callable[[], None]] = {}
     rows: dict[str, dict[str, Any]] = {}
-    heard: dict[str, list[Heard]] = {}
+    heard: dict[str, list[Any]] = defaultdict(lambda: [None] * recordings)
+    """What the last run of each made of each recording: `Heard`, or faster-whisper's text."""
     places: dict[str, str] = {}
     """The row that says what a run with word times found."""
     for precision, k in itertools.product(precisions, sorted({0, len(adapters)})):
@@ -113,15 +120,16 @@ def bench_longform(
         strategy = Adml() if k else Fixed(0)
         name = f"das k={k} {precision}"
 
-        def run(name: str, word_times: bool, transcriber: Any, strategy: Any) -> None:
+        def hear(word_times: bool, transcriber: Any, strategy: Any, audio: Audio) -> Heard:
             settings = HearSettings(word_times=word_times)
             options = {"settings": settings, "vad": vad, "batch_size": batch}
-            audio = {str(i): blocks(one.audio) for i, one in enumerate(made)}
-            heard[name] = hear_locally(audio, transcriber, strategy, **options)
+            [found] = hear_locally({"": blocks(audio)}, transcriber, strategy, **options)
+            return found
 
         places[f"{name} word times"] = name
         for each, word_times in ((name, False), (f"{name} word times", True)):
-            subjects[each] = partial(run, each, word_times, transcriber, strategy)
+            listener = partial(hear, word_times, transcriber, strategy)
+            subjects[each] = in_turn(made, listener, heard[each])
         spoken = [one for recording in made for one in recording.spoken]
         used = sorted({one.clip for one in spoken})
         alone = transcriber.transcribe([clips[i] for i in used], {"das": strategy})
@@ -133,31 +141,53 @@ def bench_longform(
         pairs = [(one.text, found[one.clip]) for one in spoken if one.clip in found]
         rows[name] = {"engine": "das", "k": k, "dtype": precision, "wer_clips": _wer(pairs)}
     name = "vad"
-    subjects[name] = lambda: [[*Windows(blocks(one.audio), vad, WindowSettings())] for one in made]
+    subjects[name] = in_turn(
+        made,
+        lambda audio: sum(1 for _ in Windows(blocks(audio), vad, WindowSettings())),
+        heard[name],
+    )
     rows[name] = {"engine": "windows alone"}
     with tempfile.TemporaryDirectory() as folder:
         if peers:
             for dtype in ("float32", "int8"):
                 name = f"faster-whisper {dtype}"
-                subjects[name] = _batched(model_folder, Path(folder), made, dtype, threads, batch)
+                pipeline = _batched(model_folder, Path(folder), dtype, threads, batch)
+                subjects[name] = in_turn(made, pipeline, heard[name])
                 rows[name] = {"engine": "faster-whisper batched", "k": 0, "dtype": dtype}
-        seconds = measure(subjects, rounds=rounds, warmup=0)
-    for name, times in seconds.items():
-        speed = total_s / statistics.median(times)
+        seconds = measure(subjects, rounds=rounds * recordings, warmup=0)
+    speeds = {
+        name: [length / time for length, time in zip(seconds_of * rounds, times, strict=True)]
+        for name, times in seconds.items()
+    }
+    for name, its in speeds.items():
         if name in places:
+            speed = statistics.median(its)
             rows[places[name]] |= {"rtfx_word_times": speed, **_placement(made, heard[name])}
             continue
-        rows[name] |= {"minutes": total_s / 60, "rtfx": speed, "spread": spread(times)}
+        row = rows[name]
+        row |= {"minutes": sum(seconds_of) / 60, "recordings": recordings}
+        row |= {"rtfx": statistics.median(its), "spread": spread(its)}
         if name != "vad":
-            texts = (
-                [one.transcript.text for one in heard[name]]
-                if name in heard
-                else subjects[name].texts
-            )
-            pairs = [(one.text, text) for one, text in zip(made, texts, strict=True)]
-            rows[name]["wer"] = _wer(pairs)
-    _compare(rows)
+            texts = [one.transcript.text if isinstance(one, Heard) else one for one in heard[name]]
+            row["wer"] = _wer([(one.text, text) for one, text in zip(made, texts, strict=True)])
+    _compare(rows, seconds)
     publish("longform", list(rows.values()), ["ratio: this row's speed over faster-whisper's."])
+
+
+def in_turn(
+    recordings: Sequence[Recording], listener: Callable[[Audio], Any], found: list[Any]
+) -> Callable[[], None]:
+    """A subject that hears the next recording at each call, round and round.
+
+    ``found`` receives what the listener makes of each, at its place.
+    """
+    turns = itertools.cycle(range(len(recordings)))
+
+    def hear_next() -> None:
+        i = next(turns)
+        found[i] = listener(recordings[i].audio)
+
+    return hear_next
 
 
 def blocks(audio: Audio) -> Iterator[Audio]:
@@ -203,34 +233,21 @@ def _stands_in(clip: Spoken, word: Word) -> bool:
     return clip.start_s - OFF_S <= word.start_s and word.end_s <= clip.end_s + OFF_S
 
 
-class _batched:  # noqa: N801 - a subject, called like a function
+def _batched(
+    model: Path, folder: Path, dtype: str, threads: int, batch: int
+) -> Callable[[Audio], str]:
     """faster-whisper's batched pipeline, greedy, without a second look."""
+    from faster_whisper import BatchedInferencePipeline
 
-    def __init__(
-        self,
-        model: Path,
-        folder: Path,
-        recordings: Sequence[Recording],
-        dtype: str,
-        threads: int,
-        batch: int,
-    ) -> None:
-        from faster_whisper import BatchedInferencePipeline
+    pipeline = BatchedInferencePipeline(faster_whisper_model(model, folder, dtype, threads))
 
-        self._pipeline = BatchedInferencePipeline(
-            faster_whisper_model(model, folder, dtype, threads)
-        )
-        self._recordings, self._batch = recordings, batch
-        self.texts: list[str] = []
-
-    def __call__(self) -> None:
-        self.texts = [self._text(one.audio) for one in self._recordings]
-
-    def _text(self, audio: Audio) -> str:
-        segments, _ = self._pipeline.transcribe(
-            audio, language="en", batch_size=self._batch, beam_size=1, temperature=0.0
+    def text(audio: Audio) -> str:
+        segments, _ = pipeline.transcribe(
+            audio, language="en", batch_size=batch, beam_size=1, temperature=0.0
         )
         return " ".join(segment.text for segment in segments)
+
+    return text
 
 
 def _wer(pairs: Sequence[tuple[str, str]]) -> float | None:
@@ -238,10 +255,10 @@ def _wer(pairs: Sequence[tuple[str, str]]) -> float | None:
     return None if wer is None else 100 * wer.wer
 
 
-def _compare(rows: Mapping[str, dict[str, Any]]) -> None:
+def _compare(rows: Mapping[str, dict[str, Any]], seconds: Mapping[str, Sequence[float]]) -> None:
     for name, peer in (("float32", "float32"), ("bfloat16", "int8"), ("bfloat16-all", "int8")):
-        against = rows.get(f"faster-whisper {peer}")
-        for row in rows.values():
+        against = seconds.get(f"faster-whisper {peer}")
+        for subject, row in rows.items():
             if against and row["engine"] == "das" and row["dtype"] == name:
                 row["against"] = peer
-                row["ratio"] = row["rtfx"] / against["rtfx"]
+                row["ratio"] = ratio(against, seconds[subject])

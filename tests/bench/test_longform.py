@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from das_lib.bench.longform import join, placement
+from das_lib.bench.longform import in_turn, join, placement
 from das_lib.bulk.hear import Heard
 from das_lib.bulk.transcript import Segment, Transcript, Word
 from das_lib.speech.audio import SAMPLE_RATE
@@ -36,6 +36,20 @@ def test_a_recording_begins_with_any_clip():
     assert [s.clip for s in recording.spoken] == [1, 0, 1]
     assert recording.text == f"{TEXTS[1]} {TEXTS[0]} {TEXTS[1]}"
     assert recording.audio[0] == -0.5
+
+
+def test_each_call_hears_the_next_recording():
+    clips = [np.full(SAMPLE_RATE, level, np.float32) for level in (0.1, 0.2, 0.3)]
+    recordings = [join(clips, ["One."] * 3, minutes=0.01, first=first) for first in range(3)]
+    found = [None] * 3
+    hear = in_turn(recordings, lambda audio: float(audio[0]), found)
+    hear()
+    hear()
+    assert found == [pytest.approx(0.1), pytest.approx(0.2), None]
+    found[0] = None
+    hear()
+    hear()
+    assert found == [pytest.approx(level) for level in (0.1, 0.2, 0.3)]
 
 
 def heard(*words):

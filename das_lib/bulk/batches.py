@@ -59,6 +59,11 @@ class Batches(Generic[Request, Answer]):
             self._working = asyncio.create_task(self._work_on())
         return await answer
 
+    def hurry(self, wait_s: float) -> None:
+        """From now on, have a free engine wait no longer than this: little is still to come."""
+        self._wait_s = wait_s
+        self._full.set()
+
     async def _work_on(self) -> None:
         try:
             while self._waiting:

@@ -81,6 +81,7 @@ async def hear(
     id: str,
     branches: Sequence[str],
     language: str,
+    read: Callable[[], None] = lambda: None,
 ) -> Heard:
     """Have a recording decoded, window by window, as far as ``room`` allows at once.
 
@@ -93,6 +94,7 @@ async def hear(
         id: Of the recording.
         branches: Names by number; 0 is the base.
         language: What an empty transcript is said to be in.
+        read: Is called when all windows have been asked for but those that answers call for.
 
     Raises:
         AudioError: the recording cannot be read, or a window cannot be decoded.
@@ -114,6 +116,7 @@ async def hear(
             task = tasks.create_task(_listen(window, ask, settings))
             task.add_done_callback(lambda _: room.release())
             listening.append(task)
+        read()
     listened = [task.result() for task in listening]
     kept = [(one.window, one.answer) for one in listened if one.verdict not in DROPPED]
     counts = Counter(one.verdict for one in listened if one.verdict is not None)

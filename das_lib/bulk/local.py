@@ -14,7 +14,10 @@ from das_lib.bulk.vad import Vad
 from das_lib.errors import Reject
 from das_lib.speech.audio import Audio
 
-PATIENCE_S = 0.5  # how long the engine waits for a batch to fill; reading a window takes 0.05
+PATIENCE_S = 0.5
+"""How long the engine waits for a batch to fill; reading a window takes 0.1."""
+REST_S = 0.05
+"""The same when all is read: what is heard once more is known as soon as there are answers."""
 AHEAD = 4
 """Windows in memory, in batches: one is decoded, the next is read, others wait for their holes."""
 NAME = "heard"
@@ -66,9 +69,17 @@ def hear_locally(
     async def ask(audio: Audio, times: bool, window_s: float | None) -> Mapping[str, Any] | Reject:
         return await batches.ask((audio, times, window_s))
 
+    unread = len(recordings)
+
+    def read() -> None:
+        nonlocal unread
+        unread -= 1
+        if not unread:
+            batches.hurry(REST_S)
+
     async def run() -> list[Heard]:
         room = asyncio.Semaphore(AHEAD * batch_size)
-        options = {"branches": branches, "language": language}
+        options = {"branches": branches, "language": language, "read": read}
         return await asyncio.gather(
             *(
                 hear(blocks, ask, settings, vad, room, id=id, **options)

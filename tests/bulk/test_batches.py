@@ -73,6 +73,19 @@ def test_a_full_batch_does_not_wait(engine):
     assert run(scenario, engine, wait_s=1e9) == [0, 2, 4, 6]
 
 
+def test_who_hurries_ends_the_wait_for_a_batch_to_fill(engine):
+    async def scenario(batches):
+        engine.go.release(2)
+        asked = [asyncio.create_task(batches.ask(number)) for number in range(3)]
+        await asyncio.sleep(0.1)
+        assert not engine.batches
+        batches.hurry(0.01)
+        return [*await asyncio.gather(*asked), await batches.ask(3)]
+
+    assert run(scenario, engine, wait_s=1e9) == [0, 2, 4, 6]
+    assert engine.batches == [[0, 1, 2], [3]]
+
+
 def odd(number):
     return number % 2
 

@@ -69,6 +69,16 @@ def test_windows_of_all_recordings_share_batches_that_the_caller_s_thread_decode
     assert transcriber.threads == {threading.current_thread()}
 
 
+def test_when_all_is_read_the_last_batch_waits_for_no_more(monkeypatch):
+    monkeypatch.setattr("das_lib.bulk.local.PATIENCE_S", 1e9)
+    transcriber, recordings = Listened(), {"a": recording(0.1, 0.2, 0.3, 0.4), "b": recording(0.5)}
+    listening = threading.Thread(target=hear, args=[transcriber], kwargs=recordings, daemon=True)
+    listening.start()
+    listening.join(60)
+    assert not listening.is_alive()
+    assert transcriber.batches == [3, 2]
+
+
 def test_a_window_that_cannot_be_decoded_ends_the_call():
     with pytest.raises(AudioError, match="not-finite: of no use"):
         hear(Listened(), a=recording(0.1, 0.7), b=recording(*[0.2] * 20))

@@ -11,6 +11,7 @@ import statistics
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy as np
 
 from das_lib.adml import Adml, Fixed, Transcriber
 from das_lib.adml.linear import Precision
+from das_lib.bench.apart import apart
 from das_lib.bench.peers import faster_whisper_model
 from das_lib.bench.timing import measure, publish, ratio, spread
 from das_lib.bulk.hear import Heard, HearSettings
@@ -105,7 +107,8 @@ def bench_longform(
     for _ in range(recordings):
         first = made[-1].spoken[-1].clip + 1 if made else 0
         made.append(join(clips, texts, minutes, first))
-    seconds_of = [len(one.audio) / SAMPLE_RATE for one in made]
+    audios = [one.audio for one in made]
+    seconds_of = [len(audio) / SAMPLE_RATE for audio in audios]
     vad = Vad.from_package()
     subjects: dict[str, Callable[[], None]] = {}
     rows: dict[str, dict[str, Any]] = {}
@@ -129,7 +132,7 @@ def bench_longform(
         places[f"{name} word times"] = name
         for each, word_times in ((name, False), (f"{name} word times", True)):
             listener = partial(hear, word_times, transcriber, strategy)
-            subjects[each] = in_turn(made, listener, heard[each])
+            subjects[each] = in_turn(audios, listener, heard[each])
         spoken = [one for recording in made for one in recording.spoken]
         used = sorted({one.clip for one in spoken})
         alone = transcriber.transcribe([clips[i] for i in used], {"das": strategy})
@@ -142,17 +145,23 @@ def bench_longform(
         rows[name] = {"engine": "das", "k": k, "dtype": precision, "wer_clips": _wer(pairs)}
     name = "vad"
     subjects[name] = in_turn(
-        made,
+        audios,
         lambda audio: sum(1 for _ in Windows(blocks(audio), vad, WindowSettings())),
         heard[name],
     )
     rows[name] = {"engine": "windows alone"}
-    with tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack:
         if peers:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            files = [folder / f"{i}.npy" for i in range(recordings)]
+            for file, audio in zip(files, audios, strict=True):
+                np.save(file, audio)
             for dtype in ("float32", "int8"):
                 name = f"faster-whisper {dtype}"
-                pipeline = _batched(model_folder, Path(folder), dtype, threads, batch)
-                subjects[name] = in_turn(made, pipeline, heard[name])
+                options = (model_folder, folder, dtype, threads, batch)
+                subjects[name] = in_turn(
+                    files, stack.enter_context(apart(_batched, *options)), heard[name]
+                )
                 rows[name] = {"engine": "faster-whisper batched", "k": 0, "dtype": dtype}
         seconds = measure(subjects, rounds=rounds * recordings, warmup=0)
     speeds = {
@@ -175,7 +184,7 @@ def bench_longform(
 
 
 def in_turn(
-    recordings: Sequence[Recording], listener: Callable[[Audio], Any], found: list[Any]
+    recordings: Sequence[Any], listener: Callable[[Any], Any], found: list[Any]
 ) -> Callable[[], None]:
     """A subject that hears the next recording at each call, round and round.
 
@@ -185,7 +194,7 @@ def in_turn(
 
     def hear_next() -> None:
         i = next(turns)
-        found[i] = listener(recordings[i].audio)
+        found[i] = listener(recordings[i])
 
     return hear_next
 
@@ -235,15 +244,15 @@ def _stands_in(clip: Spoken, word: Word) -> bool:
 
 def _batched(
     model: Path, folder: Path, dtype: str, threads: int, batch: int
-) -> Callable[[Audio], str]:
-    """faster-whisper's batched pipeline, greedy, without a second look."""
+) -> Callable[[Path], str]:
+    """faster-whisper's batched pipeline, greedy, without a second look; reads samples (npy)."""
     from faster_whisper import BatchedInferencePipeline
 
     pipeline = BatchedInferencePipeline(faster_whisper_model(model, folder, dtype, threads))
 
-    def text(audio: Audio) -> str:
+    def text(file: Path) -> str:
         segments, _ = pipeline.transcribe(
-            audio, language="en", batch_size=batch, beam_size=1, temperature=0.0
+            np.load(file), language="en", batch_size=batch, beam_size=1, temperature=0.0
         )
         return " ".join(segment.text for segment in segments)
 

@@ -1,10 +1,12 @@
 """The long recording that is made of clips, and where its words stand."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from das_lib.bench.apart import apart
 from das_lib.bench.longform import in_turn, join, placement
 from das_lib.bulk.hear import Heard
 from das_lib.bulk.transcript import Segment, Transcript, Word
@@ -39,17 +41,27 @@ def test_a_recording_begins_with_any_clip():
 
 
 def test_each_call_hears_the_next_recording():
-    clips = [np.full(SAMPLE_RATE, level, np.float32) for level in (0.1, 0.2, 0.3)]
-    recordings = [join(clips, ["One."] * 3, minutes=0.01, first=first) for first in range(3)]
     found = [None] * 3
-    hear = in_turn(recordings, lambda audio: float(audio[0]), found)
+    hear = in_turn("abc", str.upper, found)
     hear()
     hear()
-    assert found == [pytest.approx(0.1), pytest.approx(0.2), None]
+    assert found == ["A", "B", None]
     found[0] = None
     hear()
     hear()
-    assert found == [pytest.approx(level) for level in (0.1, 0.2, 0.3)]
+    assert found == ["A", "B", "C"]
+
+
+def adder(number):
+    return lambda other: (number + other, os.getpid())
+
+
+def test_what_is_measured_apart_answers_from_one_other_process():
+    with apart(adder, 40) as add:
+        answers = [add(1), add(2)]
+    assert [number for number, _ in answers] == [41, 42]
+    [process] = {process for _, process in answers}
+    assert process != os.getpid()
 
 
 def heard(*words):

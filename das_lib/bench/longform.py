@@ -22,8 +22,7 @@ import numpy as np
 
 from das_lib.adml import Adml, Fixed, Transcriber
 from das_lib.adml.linear import Precision
-from das_lib.bench.apart import apart
-from das_lib.bench.peers import faster_whisper_model
+from das_lib.bench.faster_whisper import batched
 from das_lib.bench.timing import measure, publish, ratio, spread
 from das_lib.bulk.hear import Heard, HearSettings
 from das_lib.bulk.local import hear_locally
@@ -153,15 +152,11 @@ def bench_longform(
     with ExitStack() as stack:
         if peers:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            files = [folder / f"{i}.npy" for i in range(recordings)]
-            for file, audio in zip(files, audios, strict=True):
-                np.save(file, audio)
             for dtype in ("float32", "int8"):
                 name = f"faster-whisper {dtype}"
-                options = (model_folder, folder, dtype, threads, batch)
-                subjects[name] = in_turn(
-                    files, stack.enter_context(apart(_batched, *options)), heard[name]
-                )
+                peer = batched(model_folder, folder, dtype, threads, audios, batch)
+                listener = stack.enter_context(peer)
+                subjects[name] = in_turn(range(recordings), listener, heard[name])
                 rows[name] = {"engine": "faster-whisper batched", "k": 0, "dtype": dtype}
         seconds = measure(subjects, rounds=rounds * recordings, warmup=0)
     speeds = {
@@ -240,23 +235,6 @@ def _stands_in(clip: Spoken, word: Word) -> bool:
     if word.start_s is None or word.end_s is None:
         return False
     return clip.start_s - OFF_S <= word.start_s and word.end_s <= clip.end_s + OFF_S
-
-
-def _batched(
-    model: Path, folder: Path, dtype: str, threads: int, batch: int
-) -> Callable[[Path], str]:
-    """faster-whisper's batched pipeline, greedy, without a second look; reads samples (npy)."""
-    from faster_whisper import BatchedInferencePipeline
-
-    pipeline = BatchedInferencePipeline(faster_whisper_model(model, folder, dtype, threads))
-
-    def text(file: Path) -> str:
-        segments, _ = pipeline.transcribe(
-            np.load(file), language="en", batch_size=batch, beam_size=1, temperature=0.0
-        )
-        return " ".join(segment.text for segment in segments)
-
-    return text
 
 
 def _wer(pairs: Sequence[tuple[str, str]]) -> float | None:

@@ -3,6 +3,7 @@
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import torch
 from das_lib.adml import Adml, Fixed, Transcriber
 from das_lib.adml.checkpoint import read_checkpoint
 from das_lib.adml.linear import Precision
+from das_lib.bench.faster_whisper import one_by_one
 from das_lib.bench.material import write_adapters
 from das_lib.bench.timing import measure, publish, ratio, spread
-from das_lib.errors import DasError
 from das_lib.speech.audio import SAMPLE_RATE
 
 MAX_NEW_TOKENS = 100
@@ -26,23 +27,22 @@ def bench_peers(
 ) -> None:
     """Measure and publish one row an engine; the clips are decoded one after another."""
     audio = list(clips)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         adapters = write_adapters(folder / "adapters", read_checkpoint(model_folder).config, 3)
         das: dict[str, Subject] = {
             f"das {precision}": _das(model_folder, audio, precision, batch)
             for precision in ("float32", "bfloat16", "bfloat16-all")
         }
         das["das k=3 float32"] = _das(model_folder, audio, "float32", batch, adapters)
+
+        def faster_whisper(dtype: str) -> Subject:
+            peer = one_by_one(model_folder, folder, dtype, threads, audio, MAX_NEW_TOKENS)
+            return stack.enter_context(peer)
+
         peers: dict[str, tuple[str, Subject]] = {
-            "faster-whisper float32": (
-                "das float32",
-                _faster_whisper(model_folder, folder, audio, "float32", threads),
-            ),
-            "faster-whisper int8": (
-                "das bfloat16",
-                _faster_whisper(model_folder, folder, audio, "int8", threads),
-            ),
+            "faster-whisper float32": ("das float32", faster_whisper("float32")),
+            "faster-whisper int8": ("das bfloat16", faster_whisper("int8")),
             "transformers float32": ("das float32", _transformers(model_folder, audio, batch)),
             "peft adapter_names k=3 float32": (
                 "das k=3 float32",
@@ -88,51 +88,6 @@ def _das(
     )
     strategy = Adml() if adapters else Fixed(0)
     return lambda: transcriber.transcribe(audio, {"das": strategy}, batch_size=batch)
-
-
-def faster_whisper_model(model_folder: Path, folder: Path, dtype: str, threads: int) -> Any:
-    """The model in faster-whisper, converted in ``folder``.
-
-    Raises:
-        DasError: it is not installed.
-    """
-    try:
-        from ctranslate2.converters import TransformersConverter
-        from faster_whisper import WhisperModel
-    except ImportError as error:
-        raise DasError("this bench needs faster-whisper: pip install 'das-asr[bench]'") from error
-    converted = folder / "ct2"
-    if not converted.exists():
-        files = ["tokenizer.json", "preprocessor_config.json"]
-        TransformersConverter(str(model_folder), copy_files=files).convert(str(converted))
-    return WhisperModel(str(converted), device="cpu", compute_type=dtype, cpu_threads=threads)
-
-
-def _faster_whisper(
-    model_folder: Path, folder: Path, audio: list[np.ndarray], dtype: str, threads: int
-) -> Subject:
-    model = faster_whisper_model(model_folder, folder, dtype, threads)
-
-    def run() -> None:
-        for clip in audio:
-            segments, _ = model.transcribe(
-                clip,
-                language="en",
-                beam_size=1,
-                best_of=1,
-                temperature=0.0,
-                without_timestamps=True,
-                condition_on_previous_text=False,
-                max_new_tokens=MAX_NEW_TOKENS,
-                # No second look: no fall-back, no rejection of quiet clips.
-                compression_ratio_threshold=None,
-                log_prob_threshold=None,
-                no_speech_threshold=None,
-            )
-            for _ in segments:
-                pass
-
-    return run
 
 
 def _load(model_folder: Path) -> tuple[Any, Any]:

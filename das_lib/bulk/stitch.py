@@ -3,7 +3,7 @@
 A window holds pieces of speech with the silence between them left out. A word belongs to the
 piece that holds the middle of its time; a piece with words becomes one segment, or several of
 subtitle size. Words begin and end where speech does: attention says when a word begins, and so
-gives a pause to the word before it.
+gives a pause to the word before it, or to the one behind it (see `das_lib.bulk.pauses`).
 """
 
 import re
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Any, Protocol
 
+from das_lib.bulk.pauses import behind_pauses, share
 from das_lib.bulk.transcript import Segment, Word
-from das_lib.bulk.written import BLANKLESS, cut
+from das_lib.bulk.written import BLANKLESS, cut, ends_clause, ends_sentence
 from das_lib.doubt import compression_ratio
 from das_lib.speech.audio import SAMPLE_RATE
 
@@ -21,9 +22,6 @@ MAX_SEGMENT_S = 10.0
 MAX_SEGMENT_CHARACTERS = 84  # two lines of a subtitle
 MIN_PAUSE_S = 0.5
 
-_CLOSING = "\"'”’»)]}」』）》"
-_SENTENCE_ENDS = tuple(".?!…。？！｡．؟۔।။។።։")
-_CLAUSE_ENDS = tuple(",;:，；：、､،؛၊፣")
 _BETWEEN_SENTENCES = re.compile(r"(?<=[。？！｡?!])(?=[\w「『（《])")
 
 
@@ -55,6 +53,10 @@ class Window(Protocol):
 
     def piece_of(self, seconds: float, /) -> int:
         """Seconds in the window -> number of the piece."""
+        ...
+
+    def speech_s(self) -> Sequence[tuple[float, float]]:
+        """Where somebody speaks in the window, s, in order."""
         ...
 
     def spoken(self, start_s: float, end_s: float, /) -> tuple[float, float]:
@@ -122,6 +124,7 @@ def _heard(
     words = answer["words"]
     if answer["language"] in BLANKLESS:
         words = [sentence for word in words for sentence in _sentences(word)]
+    words = behind_pauses(words, window.speech_s())
     written = cut(answer["text"].strip(), [word["text"] for word in words], answer["language"])
     heard: list[_Heard] = []
     number = 0
@@ -138,20 +141,14 @@ def _heard(
     return heard
 
 
-def _sentences(word: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _sentences(word: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """A "word" of a script without blanks as its sentences, with time shared by characters.
 
     Without this all that is said between two blanks, often the whole window, would be one word in
     one piece.
     """
     texts = _BETWEEN_SENTENCES.split(word["text"])
-    rate = (word["end_s"] - word["start_s"]) / max(1, len(word["text"]))
-    sentences, start = [], word["start_s"]
-    for text in texts:
-        end = start + rate * len(text)
-        sentences.append({**word, "text": text, "start_s": start, "end_s": end})
-        start = end
-    return sentences
+    return share([{**word, "text": text} for text in texts], word["start_s"], word["end_s"])
 
 
 def _split(words: list[_Heard]) -> list[list[_Heard]]:
@@ -165,13 +162,13 @@ def _split(words: list[_Heard]) -> list[list[_Heard]]:
 
 def _best_cut(words: list[_Heard]) -> int:
     """The word to begin the second half with: after a sentence, else a pause, else a clause."""
-    texts = [word.word.text.rstrip(_CLOSING) for word in words]
+    texts = [word.word.text for word in words]
     places = range(1, len(words))
     pauses = [after.start_s - before.end_s for before, after in pairwise(words)]
     candidates = (
-        [at for at in places if texts[at - 1].endswith(_SENTENCE_ENDS)]
+        [at for at in places if ends_sentence(texts[at - 1])]
         or [at for at in places if pauses[at - 1] >= MIN_PAUSE_S]
-        or [at for at in places if texts[at - 1].endswith(_CLAUSE_ENDS)]
+        or [at for at in places if ends_clause(texts[at - 1])]
         or places
     )
     return min(candidates, key=lambda at: abs(len(_text(words[:at])) - len(_text(words[at:]))))

@@ -1,10 +1,25 @@
-"""How the words of a text are written: where blanks stand between them, and on one line."""
+"""How the words of a text are written: blanks between them, ends of sentences, on one line."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 
 BLANKLESS = frozenset(("zh", "ja", "th", "yue", "lo", "my"))
 """Codes of the languages that are written without blanks, openai/whisper's list."""
+
+
+_CLOSING = "\"'”’»)]}」』）》"
+_SENTENCE_ENDS = tuple(".?!…。？！｡．؟۔।။។።։")
+_CLAUSE_ENDS = tuple(",;:，；：、､،؛၊፣")
+
+
+def ends_sentence(word: str) -> bool:
+    """Whether a sentence ends with the word."""
+    return word.rstrip(_CLOSING).endswith(_SENTENCE_ENDS)
+
+
+def ends_clause(word: str) -> bool:
+    """Whether a part of a sentence ends with the word, and not the whole."""
+    return word.rstrip(_CLOSING).endswith(_CLAUSE_ENDS)
 
 
 def cut(text: str, words: Sequence[str], language: str) -> list[str]:

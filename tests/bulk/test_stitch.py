@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -63,6 +65,15 @@ def test_words_go_to_the_region_they_are_said_in_and_get_its_times():
         ("two.", "food", 10.8),
     ]
     assert (first.avg_logprob, first.temperature, first.no_speech_prob) == (-0.25, 0.2, 0.1)
+
+
+def test_a_word_that_begins_before_a_pause_and_is_said_behind_it_goes_to_that_region():
+    heard = answer(("One", 0.2, 0.8), ("two.", 0.8, 1.6), ("Three", 1.6, 2.4), ("four.", 2.4, 2.9))
+    speech = (Region(10 * RATE, 12 * RATE), Region(20 * RATE, 21 * RATE))
+    spoken = replace(window((10, 12), (20, 21)), speech=speech)
+    first, second = stitch([(spoken, heard)], BRANCHES, word_times=True)
+    assert (first.text, first.end_s) == ("One two.", 11.6)
+    assert (second.text, second.start_s) == ("Three four.", 20.0)
 
 
 @pytest.mark.parametrize(
@@ -307,5 +318,6 @@ def test_words_cut_to_speech_stay_in_order():
     words = [("one", 2.8, 3.6), ("two", 3.6, 4.0), ("three", 4.0, 5.0)]
     segments = stitch([(PAUSED, answer(*words))], BRANCHES, word_times=True)
     placed = [(word.start_s, word.end_s) for segment in segments for word in segment.words]
-    # The second, which stands in the pause, neither moves nor comes before the first.
-    assert [x for times in placed for x in times] == pytest.approx([11.8, 12, 12.6, 13, 13.5, 14])
+    # The second, which stands in the pause, is said with the third: it shares the time of that.
+    said = [11.8, 12, 13.5, 13.6875, 13.6875, 14]
+    assert [x for times in placed for x in times] == pytest.approx(said)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,60 +11,59 @@ from das_lib.errors import DasError
 from das_lib.speech.audio import Audio
 
 
-def one_by_one(
-    model_folder: Path,
-    folder: Path,
-    dtype: str,
-    threads: int,
-    clips: Sequence[Audio],
-    max_new_tokens: int,
-) -> AbstractContextManager[Callable[[], list[str]]]:
-    """Transcribes all clips, one after another; the converted model stands in ``folder``.
+@dataclass(frozen=True, slots=True)
+class FasterWhisper:
+    """One of its models; what it makes is to be entered, and is called here then."""
 
-    Raises:
-        DasError: it is not installed.
-    """
-    return apart(_one_by_one, model_folder, folder, dtype, threads, clips, max_new_tokens)
+    model_folder: Path
+    """As this engine reads it."""
+    folder: Path
+    """Where the converted model stands, made once for all that share it."""
+    dtype: str
+    threads: int
 
+    def one_by_one(
+        self, clips: Sequence[Audio], max_new_tokens: int
+    ) -> AbstractContextManager[Callable[[], list[str]]]:
+        """Transcribes all clips, one after another.
 
-def batched(
-    model_folder: Path,
-    folder: Path,
-    dtype: str,
-    threads: int,
-    recordings: Sequence[Audio],
-    batch: int,
-) -> AbstractContextManager[Callable[[int], str]]:
-    """Transcribes the recording of that number with faster-whisper's batched pipeline.
+        Raises:
+            DasError: it is not installed.
+        """
+        return apart(_one_by_one, self, clips, max_new_tokens)
 
-    Raises:
-        DasError: it is not installed.
-    """
-    return apart(_batched, model_folder, folder, dtype, threads, recordings, batch)
+    def batched(
+        self, recordings: Sequence[Audio], batch: int
+    ) -> AbstractContextManager[Callable[[int], str]]:
+        """Transcribes the recording of that number with its batched pipeline.
 
+        Raises:
+            DasError: it is not installed.
+        """
+        return apart(_batched, self, recordings, batch)
 
-def _load(model_folder: Path, folder: Path, dtype: str, threads: int) -> Any:
-    try:
-        from ctranslate2.converters import TransformersConverter
-        from faster_whisper import WhisperModel
-    except ImportError as error:
-        raise DasError("this bench needs faster-whisper: pip install 'das-asr[bench]'") from error
-    converted = folder / "ct2"
-    if not converted.exists():
-        files = ["tokenizer.json", "preprocessor_config.json"]
-        TransformersConverter(str(model_folder), copy_files=files).convert(str(converted))
-    return WhisperModel(str(converted), device="cpu", compute_type=dtype, cpu_threads=threads)
+    def load(self) -> Any:
+        """Its model, in this process."""
+        try:
+            from ctranslate2.converters import TransformersConverter
+            from faster_whisper import WhisperModel
+        except ImportError as error:
+            raise DasError(
+                "this bench needs faster-whisper: pip install 'das-asr[bench]'"
+            ) from error
+        converted = self.folder / "ct2"
+        if not converted.exists():
+            files = ["tokenizer.json", "preprocessor_config.json"]
+            converter = TransformersConverter(str(self.model_folder), copy_files=files)
+            converter.convert(str(converted))
+        options = {"compute_type": self.dtype, "cpu_threads": self.threads}
+        return WhisperModel(str(converted), device="cpu", **options)
 
 
 def _one_by_one(
-    model_folder: Path,
-    folder: Path,
-    dtype: str,
-    threads: int,
-    clips: Sequence[Audio],
-    max_new_tokens: int,
+    peer: FasterWhisper, clips: Sequence[Audio], max_new_tokens: int
 ) -> Callable[[], list[str]]:
-    model = _load(model_folder, folder, dtype, threads)
+    model = peer.load()
 
     def text(clip: Audio) -> str:
         segments, _ = model.transcribe(
@@ -85,15 +85,8 @@ def _one_by_one(
     return lambda: [text(clip) for clip in clips]
 
 
-def _batched(
-    model_folder: Path,
-    folder: Path,
-    dtype: str,
-    threads: int,
-    recordings: Sequence[Audio],
-    batch: int,
-) -> Callable[[int], str]:
-    model = _load(model_folder, folder, dtype, threads)
+def _batched(peer: FasterWhisper, recordings: Sequence[Audio], batch: int) -> Callable[[int], str]:
+    model = peer.load()
     from faster_whisper import BatchedInferencePipeline
 
     pipeline = BatchedInferencePipeline(model)

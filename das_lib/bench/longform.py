@@ -22,7 +22,7 @@ import numpy as np
 
 from das_lib.adml import Adml, Fixed, Transcriber
 from das_lib.adml.linear import Precision
-from das_lib.bench.faster_whisper import batched
+from das_lib.bench.faster_whisper import FasterWhisper
 from das_lib.bench.timing import measure, publish, ratio, spread
 from das_lib.bulk.hear import Heard, HearSettings
 from das_lib.bulk.local import hear_locally
@@ -154,8 +154,8 @@ def bench_longform(
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             for dtype in ("float32", "int8"):
                 name = f"faster-whisper {dtype}"
-                peer = batched(model_folder, folder, dtype, threads, audios, batch)
-                listener = stack.enter_context(peer)
+                peer = FasterWhisper(model_folder, folder, dtype, threads)
+                listener = stack.enter_context(peer.batched(audios, batch))
                 subjects[name] = in_turn(range(recordings), listener, heard[name])
                 rows[name] = {"engine": "faster-whisper batched", "k": 0, "dtype": dtype}
         seconds = measure(subjects, rounds=rounds * recordings, warmup=0)

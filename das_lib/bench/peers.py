@@ -13,7 +13,7 @@ import torch
 from das_lib.adml import Adml, Fixed, Transcriber
 from das_lib.adml.checkpoint import read_checkpoint
 from das_lib.adml.linear import Precision
-from das_lib.bench.faster_whisper import one_by_one
+from das_lib.bench.faster_whisper import FasterWhisper
 from das_lib.bench.material import write_adapters
 from das_lib.bench.timing import measure, publish, ratio, spread
 from das_lib.speech.audio import SAMPLE_RATE
@@ -37,8 +37,8 @@ def bench_peers(
         das["das k=3 float32"] = _das(model_folder, audio, "float32", batch, adapters)
 
         def faster_whisper(dtype: str) -> Subject:
-            peer = one_by_one(model_folder, folder, dtype, threads, audio, MAX_NEW_TOKENS)
-            return stack.enter_context(peer)
+            peer = FasterWhisper(model_folder, folder, dtype, threads)
+            return stack.enter_context(peer.one_by_one(audio, MAX_NEW_TOKENS))
 
         peers: dict[str, tuple[str, Subject]] = {
             "faster-whisper float32": ("das float32", faster_whisper("float32")),

@@ -6,7 +6,7 @@
     media (decoders)                                    bytes -> blocks of 16 kHz mono
     vad, windows, pack                                  blocks -> windows of speech, up to 30 s
     batches (the replicas), or `local` in this process  windows -> what was heard in them
-    holes, fill, loops, guards, stitch, written         what was heard -> `Transcript`
+    holes, fill, loops, guards, stitch, pauses, written what was heard -> `Transcript`
     hear                                                all of that for one recording
     rows, summary, merge                                transcripts as a dataset, and what it says
     formats (subtitles, scoring, json_forms), export    txt, srt, vtt, json, jsonl, ctm, stm

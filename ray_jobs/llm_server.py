@@ -16,6 +16,15 @@ class OneProcess(VLLMEngine):
     engine waits for them by spinning, which takes the worker's threads a core.
     """
 
+    async def start(self) -> None:
+        """Start it, without Ray's task on each node that fetches the model.
+
+        The model is a folder, so the task would do nothing but import vLLM, while the engine waits.
+        """
+        if (callback := self.llm_config.get_or_create_callback()) is not None:
+            callback.ctx.run_init_node = False
+        await super().start()
+
     def _start_async_llm_engine(
         self, vllm_engine_args: Any, vllm_engine_config: Any, placement_group: Any
     ) -> Any:

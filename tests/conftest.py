@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -33,3 +34,12 @@ def two_cpus():
     start_ray({"address": "local", "num_cpus": 2, **more})
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def worker_errors(two_cpus):
+    """A call that reads what each process of that Ray has written to its standard error."""
+    from ray._private.worker import global_worker
+
+    folder = Path(global_worker.node.get_logs_dir_path())
+    return lambda: [log.read_text() for log in folder.glob("worker-*.err")]

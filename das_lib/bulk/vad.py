@@ -23,6 +23,8 @@ CONTEXT = 64  # samples before a frame that the model hears with it
 STATE = (1, 1, 128)
 SECOND = 32  # frames in one call, 1.02 s; more gain no speed
 SPOKEN, QUIET = 0.5, 0.1  # probabilities at which it is sure
+LOUD, LIFT = 0.1, 10.0  # root mean square to which quieter sound is lifted, and by how much at most
+RELEASE = 10.0 ** (-10 / 20 * FRAME / SAMPLE_RATE)  # a loud sound is forgotten by 10 dB a second
 HYSTERESIS = 0.15  # speech goes on down to this much below the threshold
 LOWEST_THRESHOLD = 0.01
 
@@ -60,17 +62,38 @@ class Vad:
         return VadStream(self._session)
 
 
+class Gain:
+    """By how much quiet sound is lifted to the loudness of speech, `LIFT` at most.
+
+    Sound gets louder at once and quieter by and by, so that within a word and in short pauses the
+    gain hardly changes.
+    """
+
+    def __init__(self) -> None:
+        self._loudness = 0.0  # root mean square of the last frame, or what is left of louder ones
+
+    def of(self, frames: Audio) -> Audio:
+        """For the next frames, shape [frames, samples]: a factor each, at least 1, [frames]."""
+        loudness = np.sqrt(np.square(frames).mean(1)).tolist()
+        for i, own in enumerate(loudness):
+            self._loudness = loudness[i] = max(own, self._loudness * RELEASE)
+        return np.maximum(LOUD / np.maximum(loudness, LOUD / LIFT), 1.0).astype(np.float32)
+
+
 class VadStream:
     """What the network remembers of one recording.
 
-    Behind loud or noisy speech the network is deaf to quiet speech, for minutes. So where somebody
-    has spoken and then a second passes without a trace of speech, it begins anew, as with another
-    recording. Not again before it has heard speech: a fresh network takes a note for a voice.
+    Behind loud or noisy speech the network is deaf to quiet speech, for minutes. So it hears all
+    at a like loudness: what is quieter than usual speech is lifted, as a recorder with automatic
+    gain does. And where somebody has spoken and then a second passes without a trace of speech, it
+    begins anew, as with another recording. Not again before it has heard speech: a fresh network
+    takes a note for a voice.
     """
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._session = session
         self._kept = np.zeros(CONTEXT, np.float32)  # context, then samples short of a frame
+        self._gain = Gain()
         self._forget()
         self._left, self._highest = SECOND, 0.0  # frames to come of this second, and its maximum
 
@@ -85,6 +108,7 @@ class VadStream:
         if not count:
             return np.zeros(0, np.float32)
         frames = np.lib.stride_tricks.sliding_window_view(audio, CONTEXT + FRAME)[::FRAME]
+        frames = frames * self._gain.of(frames[:, CONTEXT:])[:, None]
         heard, at = [], 0
         while at < count:
             heard.append(self._run(frames[at : min(count, at + self._left)]))
@@ -97,7 +121,7 @@ class VadStream:
         return self.feed(np.zeros(missing, np.float32))
 
     def _run(self, frames: Audio) -> Probabilities:
-        inputs = {"input": np.ascontiguousarray(frames), "h": self._hidden, "c": self._cell}
+        inputs = {"input": frames, "h": self._hidden, "c": self._cell}
         outputs: Any = self._session.run(["speech_probs", "hn", "cn"], inputs)
         probabilities, self._hidden, self._cell = outputs
         self._left -= len(probabilities)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from das_lib.bulk.vad import FRAME, QUIET, SECOND, SPOKEN, Region, Regions, Vad
+from das_lib.bulk.vad import FRAME, QUIET, SECOND, SPOKEN, Gain, Region, Regions, Vad
 from das_lib.errors import ModelError
 from das_lib.speech.audio import SAMPLE_RATE, read_audio
 
@@ -20,6 +20,11 @@ def vad():
     return Vad.from_package()
 
 
+@pytest.fixture
+def unlifted(monkeypatch):
+    monkeypatch.setattr("das_lib.bulk.vad.LIFT", 1.0)
+
+
 def murmur(seconds=5, seed=0):
     """Noise whose loudness and colour change, so that probabilities do too."""
     rng = np.random.default_rng(seed)
@@ -28,7 +33,7 @@ def murmur(seconds=5, seed=0):
     return (np.sin(noise) * swing * 0.3).astype(np.float32)
 
 
-def test_probabilities_are_those_of_silero(vad):
+def test_probabilities_are_those_of_silero(vad, unlifted):
     audio = murmur()
     stream = vad.stream()
     heard = np.concatenate([stream.feed(audio), stream.finish()])
@@ -51,7 +56,7 @@ def silero(audio):
     return np.asarray(load_silero_vad(sequence=True).audio_forward(audio))
 
 
-def test_a_quiet_second_behind_speech_makes_it_listen_anew(vad):
+def test_a_quiet_second_behind_speech_makes_it_listen_anew(vad, unlifted):
     audio = np.concatenate([talk(), talk(level=0.02), talk(level=0.5)])
     heard, all_remembered = vad.stream().feed(audio), silero(audio)
     whole = heard[: len(heard) // SECOND * SECOND].reshape(-1, SECOND).max(1)
@@ -63,7 +68,36 @@ def test_a_quiet_second_behind_speech_makes_it_listen_anew(vad):
     assert np.array_equal(heard[anew:], vad.stream().feed(audio[anew * FRAME :]))
 
 
-def test_music_without_a_voice_is_never_listened_to_anew(vad):
+def test_quiet_speech_right_behind_loud_speech_is_heard(vad):
+    audio = np.concatenate([talk(pause_s=0.3), talk(pause_s=0.3), talk(level=0.01, pause_s=1)])
+    first = round(2 * 4.3 * SAMPLE_RATE) // FRAME
+    assert np.mean(vad.stream().feed(audio)[first:] >= SPOKEN) > 0.5
+    assert np.mean(silero(audio)[first:] >= SPOKEN) < 0.1
+
+
+def test_what_is_as_loud_as_speech_is_left_as_it_is(vad):
+    t = np.arange(5 * SAMPLE_RATE) / SAMPLE_RATE
+    loud = (0.3 * np.sin(2 * np.pi * 200 * t)).astype(np.float32)
+    assert np.array_equal(vad.stream().feed(loud), silero(loud)[: len(loud) // FRAME])
+
+
+@pytest.mark.parametrize(("quiet", "lifted"), [(0.2, 1), (0.1, 1), (0.05, 2), (0, 10)])
+def test_quiet_sound_is_lifted_to_the_loudness_of_speech_by_20_decibels_at_most(quiet, lifted):
+    frames = np.full((3, FRAME), quiet, np.float32)
+    frames[:, ::2] *= -1
+    assert Gain().of(frames) == pytest.approx(lifted)
+
+
+def test_a_loud_sound_is_forgotten_by_10_decibels_a_second():
+    frames = np.zeros((3 * SECOND, FRAME), np.float32)
+    frames[0] = 0.1
+    decibels = 20 * np.log10(Gain().of(frames))
+    assert decibels[0] == 0
+    assert np.diff(decibels)[: 2 * SECOND - 2] == pytest.approx(0.32, abs=0.01)
+    assert decibels[-1] == pytest.approx(20)
+
+
+def test_music_without_a_voice_is_never_listened_to_anew(vad, unlifted):
     """A fresh network takes the first note that it hears for a voice, now and then."""
     t = np.arange(60 * SAMPLE_RATE) / SAMPLE_RATE
     pitch = 220 * 2 ** (np.floor(4 * t) % 12 / 12)

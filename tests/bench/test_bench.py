@@ -170,6 +170,8 @@ def test_a_long_recording_is_measured_beside_its_clips(monkeypatch, capsys, mate
     assert 0.2 <= heard["minutes"] == windows["minutes"] < 0.4
     assert heard["wer"] is not None
     assert heard["wer_clips"] > 0
+    assert heard["above_clips"] == pytest.approx(heard["wer"] - heard["wer_clips"])
+    assert heard["above_clips_low"] <= heard["above_clips"] <= heard["above_clips_high"]
     assert heard["rtfx"] > 0
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from das_lib.bench.apart import apart
-from das_lib.bench.longform import in_turn, join, placement
+from das_lib.bench.joined import Recording, above_clips, clip_errors, join, placement
+from das_lib.bench.longform import in_turn
 from das_lib.bulk.hear import Heard
 from das_lib.bulk.transcript import Segment, Transcript, Word
 from das_lib.speech.audio import SAMPLE_RATE
@@ -62,6 +63,31 @@ def test_what_is_measured_apart_answers_from_one_other_process():
     assert [number for number, _ in answers] == [41, 42]
     [process] = {process for _, process in answers}
     assert process != os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("text", "errors"),
+    [
+        ("Red, blue. Green white black; red blue green white black.", [0, 0, 0, 0]),
+        ("red blew green white black red blue green white", [1, 0, 0, 1]),
+        ("red blue green white black so red blue green white black oh", [0, 0, 1, 1]),
+        ("", [2, 3, 2, 3]),
+    ],
+)
+def test_a_word_error_counts_for_the_clip_in_which_it_is(joined, text, errors):
+    assert clip_errors(Recording(*joined), text) == errors
+
+
+def test_the_rate_above_the_clips_has_an_interval(joined):
+    recording = Recording(*joined)
+    text = "red green white black red blue green white black"  # one error in ten words
+    found = above_clips([recording, recording], [text, text], [1, 1, 0, 0, 1, 0, 0, 0])
+    assert found["above_clips"] == pytest.approx(10 - 15)
+    assert found["above_clips_low"] <= found["above_clips"] <= found["above_clips_high"]
+    assert found["above_clips_low"] < found["above_clips_high"]
+    refused = above_clips([recording], [text], [1, None, 0, 0])
+    assert refused["above_clips"] == pytest.approx(0)
+    assert above_clips([recording], [text], [0, 0, 0, 0]) == {}
 
 
 def heard(*words):

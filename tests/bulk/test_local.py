@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from das_lib.adml import Fixed, Transcriber
-from das_lib.bench.longform import blocks, join, placement
+from das_lib.bench.joined import join, placement
+from das_lib.bench.longform import blocks
 from das_lib.bench.material import read_utterances
 from das_lib.bulk.hear import HearSettings
 from das_lib.bulk.local import hear_locally

@@ -1,7 +1,7 @@
 """Regions of speech -> windows of audio, filled one after the other.
 
-A full window ends at its longest pause, not just where it is full: Whisper hears a sentence that
-is cut in two worse, for it knows nothing of the windows beside.
+A full window ends at a long pause, not just where it is full: Whisper hears a sentence that is cut
+in two worse, for it knows nothing of the windows beside.
 """
 
 from bisect import bisect_right
@@ -17,6 +17,7 @@ from das_lib.bulk.vad import Region
 from das_lib.speech.audio import SAMPLE_RATE, Audio
 
 SHORTEST = SAMPLE_RATE // 10  # samples that Whisper needs
+LONG = SAMPLE_RATE  # samples of a pause behind which another sentence begins, surely
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +199,8 @@ class Packer:
         """How many regions to take, where what waits is full and ``gap`` follows it."""
         gaps = [*(part.gap for part in self._waiting[1:]), gap]
         late = [n for n, end in enumerate(_ends(self._waiting)) if end >= self._break_from]
-        # Of equal pauses the last: the fuller windows are, the fewer.
-        return 1 + max(late or [len(gaps) - 1], key=lambda n: (gaps[n], n))
+        # Of long or equal pauses the last: the fuller windows are, the fewer.
+        return 1 + max(late or [len(gaps) - 1], key=lambda n: (min(gaps[n], LONG), n))
 
     def _joined(self, count: int) -> Window:
         """A window of the first ``count`` regions, which wait no longer."""

@@ -27,12 +27,11 @@ class WindowSettings:
     """Longest window, and longest recording that is heard whole; 1 to 30."""
     max_gap_s: float | None = None
     """A longer pause ends the window, full or not; None: no pause does."""
-    join_gap_s: float = 2.0
-    """How much of a longer pause is kept within a window, half of it on each side. With less of it
-    Whisper takes what follows for the same sentence, and skips more."""
+    join_gap_s: float = 0.6
+    """How much of a longer pause is kept within a window, half of it on each side."""
     break_from_s: float = 20.0
-    """A full window ends at its longest pause from here on; 0 to 30. Where none is left, it ends
-    before the region that does not fit."""
+    """A full window ends at its last pause of a second, or its longest, from here on; 0 to 30.
+    Where none is left, it ends before the region that does not fit."""
     threshold: float = 0.5
     """Probability at which speech begins, between 0 and 1."""
     min_speech_s: float = 0.1

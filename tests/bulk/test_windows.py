@@ -130,7 +130,8 @@ def grouped(regions, options):
             late = [n for n in range(1, fitting + 1) if joined_length(rest[:n], join) >= break_from]
             pauses = {n: rest[n].start - rest[n - 1].end for n in late}
             if late:
-                count = max(n for n in late if pauses[n] == max(pauses.values()))
+                longest_pause = min(max(pauses.values()), SAMPLE_RATE)
+                count = max(n for n in late if pauses[n] >= longest_pause)
         groups.append(rest[:count])
         rest = rest[count:]
     return groups
@@ -179,7 +180,7 @@ def test_of_a_long_pause_half_is_kept_on_each_side():
 
 # Ten sentences of 4.8 s, of which five and the pauses between them fit into a window.
 
-S, L, XL = 0.48, 0.8, 1.28
+S, L, XL, XXL = 0.48, 0.8, 1.28, 1.6
 
 
 @pytest.mark.parametrize(
@@ -193,6 +194,8 @@ S, L, XL = 0.48, 0.8, 1.28
         ([L, L, S, S, S], {}, [5, 5]),
         # The pause before what does not fit counts too.
         ([S, S, L, S, XL], {}, [5, 5]),
+        # From a second on they are equal.
+        ([S, S, S, XXL, XL], {}, [5, 5]),
         # The whole length of a pause counts, not what is kept of it.
         ([S, S, L, XL, L], {"join_gap_s": 0.4}, [4, 5, 1]),
         ([XL, L, S, S, S], {"break_from_s": 0}, [1, 1, 5, 3]),

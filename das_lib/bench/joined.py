@@ -97,9 +97,8 @@ def above_clips(
 
 def clip_errors(recording: Recording, text: str) -> list[int]:
     """Word errors in each clip; what was heard between two words counts for the second's clip."""
-    clips = [i for i, s in enumerate(recording.spoken) for _ in normalise(s.text).split()]
+    said, clips = _said(recording.spoken)
     errors = [0] * len(recording.spoken)
-    said = " ".join(normalise(s.text) for s in recording.spoken)
     for chunk in jiwer.process_words(said, normalise(text)).alignments[0]:
         if chunk.type == "insert":
             clip = clips[min(chunk.ref_start_idx, len(clips) - 1)]
@@ -118,9 +117,8 @@ def placement(spoken: Sequence[Spoken], heard: Heard) -> dict[str, float]:
     misheard is not lost, and the error rate counts it. Of two clips in a row that say the same, a
     word is of the one in which it stands: the alignment cannot tell them apart.
     """
-    clips = [i for i, s in enumerate(spoken) for _ in normalise(s.text).split()]
+    said, clips = _said(spoken)
     words = [word for word in heard.transcript.words for _ in normalise(word.text).split()]
-    said = " ".join(normalise(s.text) for s in spoken)
     text = " ".join(normalise(word.text) for word in heard.transcript.words)
     aligned = jiwer.process_words(said, text).alignments[0]
     pairs = [
@@ -133,6 +131,12 @@ def placement(spoken: Sequence[Spoken], heard: Heard) -> dict[str, float]:
     missing = {*clips} - {clip for clip, _ in pairs}
     lost = [clip for clip in missing if not any(_stands_in(spoken[clip], w) for w in words)]
     return {"lost_clips": len(lost), "words_in_place": right / max(len(pairs), 1)}
+
+
+def _said(spoken: Sequence[Spoken]) -> tuple[str, list[int]]:
+    """The normalised words of all clips, and the clip of each."""
+    texts = [normalise(s.text) for s in spoken]
+    return " ".join(texts), [i for i, text in enumerate(texts) for _ in text.split()]
 
 
 def _own(spoken: Sequence[Spoken], clip: int, word: Word) -> int:
